@@ -1,0 +1,47 @@
+# make demo: the main job, end to end. make test: the test suite. Both make .venv first. See README.md.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test slow lint pythons clean
+
+help:
+	@echo "make demo     install into $(VENV) and run the main job: train, export, load back"
+	@echo "make test     install into $(VENV) with the test extra and run pytest"
+	@echo "make slow     the long tests"
+	@echo "make lint     ruff"
+	@echo "make pythons  smoke tests on every Python from 3.8 to 3.13 on this machine"
+	@echo "make clean    remove $(VENV) and build products"
+
+# PYTHON=/path/to/python3 chooses one; otherwise the newest suitable one is taken.
+$(PY):
+	@found="$(PYTHON)"; [ -n "$$found" ] || { line=$$(sh tools/find_python.sh) || exit 1; found=$${line#* }; }; \
+	echo "using $$found ($$($$found --version)) for $(VENV)"; \
+	"$$found" -m venv $(VENV)
+
+$(VENV)/.installed-%: setup.py constraints.txt $(PY)
+	@echo "installing gluonzoo[$*] into $(VENV)"
+	@$(PIP) install --upgrade pip
+	@# On 3.13 MXNet's metadata refuses NumPy 2, so it comes without its dependencies; gluonzoo's setup.py names them.
+	@if $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then $(PIP) install --no-deps mxnet==1.9.1; fi
+	@$(PIP) install -c constraints.txt -e '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+	@$(PY) tools/demo.py
+
+test: $(VENV)/.installed-test
+	@$(PY) -m pytest
+
+slow: $(VENV)/.installed-test
+	@$(PY) -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	@$(PIP) install ruff
+	@$(PY) -m ruff check .
+
+pythons:
+	@sh tools/try_pythons.sh
+
+clean:
+	rm -rf $(VENV) .venv-3.* build *.egg-info

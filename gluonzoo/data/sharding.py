@@ -1,0 +1,77 @@
+"""Which samples every worker reads in every step."""
+from collections import namedtuple
+
+import numpy as np
+
+from ..errors import UserError
+from . import draws
+
+__all__ = ["Batch", "ShardedBatches"]
+
+Batch = namedtuple("Batch", ["step", "indices", "total"])
+Batch.__doc__ = """One worker's part of one global batch.
+
+step: number of the batch in its epoch, from 0.
+indices: (n,) int64, the samples of this worker, in order; n may be 0 in the last step.
+total: samples in the global batch, over all workers; the number to divide summed gradients by.
+"""
+
+
+def _whole(name, value, least):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise UserError(f"{name} is {value!r}; expected a whole number of at least {least}")
+    return int(value)
+
+
+class ShardedBatches:
+    """The batches of one worker: every sample exactly once per epoch over all workers, equal steps on all.
+
+    The global batch i of an epoch is `order[i * B : (i + 1) * B]`, B = num_workers * batch_size, and worker r
+    of W takes the slice from n * r // W to n * (r + 1) // W of its n samples: `batch_size` each in a full batch,
+    and as even as possible in the last one, where a worker can be left with none. Joined in the order of the
+    ranks, the workers' parts are the batch of one worker with W * batch_size.
+
+    Args: length: samples in the data set, at least 1.
+        batch_size: samples per worker and step.
+        rank, num_workers: which worker this is, 0 <= rank < num_workers. More workers than samples is allowed.
+        seed: any whole number; with the epoch it decides the order.
+        shuffle: False keeps the data set's order in every epoch.
+    Raises: UserError when an argument is out of range; the message names the value received.
+    """
+
+    def __init__(self, length, batch_size, rank=0, num_workers=1, seed=0, shuffle=True):
+        self.length = _whole("length", length, 1)
+        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.num_workers = _whole("num_workers", num_workers, 1)
+        self.rank = _whole("rank", rank, 0)
+        if self.rank >= self.num_workers:
+            raise UserError(f"rank is {rank}; expected 0 to {self.num_workers - 1} for num_workers {self.num_workers}")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise UserError(f"seed is {seed!r}; expected a whole number")
+        self.seed = int(seed)
+        self.shuffle = bool(shuffle)
+        self.global_batch_size = self.num_workers * self.batch_size
+
+    def __len__(self):
+        """Steps per epoch, the same on every worker."""
+        return -(-self.length // self.global_batch_size)
+
+    def order(self, epoch):
+        """The samples of an epoch in the order they are used, over all workers: (length,) int64."""
+        epoch = _whole("epoch", epoch, 0)
+        return draws.order(self.length, self.seed, epoch) if self.shuffle else np.arange(self.length, dtype=np.int64)
+
+    def epoch(self, epoch, start=0):
+        """Iterate over the `Batch`es of this worker in an epoch, from step `start` (0 to `len(self)`) on."""
+        epoch, start = _whole("epoch", epoch, 0), _whole("start", start, 0)
+        if start > len(self):
+            raise UserError(f"start is step {start}; expected 0 to {len(self)}, the steps of an epoch")
+        return self._batches(epoch, start)
+
+    def _batches(self, epoch, start):
+        order = self.order(epoch)
+        for step in range(start, len(self)):
+            batch = order[step * self.global_batch_size:(step + 1) * self.global_batch_size]
+            total = len(batch)
+            first, last = total * self.rank // self.num_workers, total * (self.rank + 1) // self.num_workers
+            yield Batch(step, batch[first:last], total)

@@ -1,0 +1,166 @@
+"""The process of a scheduler or server: ``python -m gluonzoo.distributed.server`` with the role in the environment.
+
+MXNet's own server unpickles whatever reaches its port. This one takes commands only as JSON objects of a few known
+forms and unpickles nothing:
+
+- ``{"op": "optimizer", "name": "sgd", "arguments": {...}, "lr_mult": {...}, "wd_mult": {...}}``
+- ``{"op": "learning_rate", "value": 0.1}``
+- ``{"op": "save" | "load", "folder": path}``: the optimizer's state, one file a server, in MXNet's array format.
+
+A command that is none of these, or fails, ends the process with exit code 3 and a message, so that the launcher sees it:
+an exception inside MXNet's callback would vanish.
+"""
+import json
+import math
+import os
+import sys
+import traceback
+
+__all__ = ["OPTIMIZERS", "check_command", "Server", "serve", "main"]
+
+#: Optimizers a job may name. Each update depends only on the key's own weight, gradient and state.
+OPTIMIZERS = ("sgd", "nag", "adam", "rmsprop", "adagrad", "adadelta", "signum")
+
+COMMAND_FAILED = 3
+_FORMS = {"optimizer": {"op", "name", "arguments", "lr_mult", "wd_mult"}, "learning_rate": {"op", "value"},
+          "save": {"op", "folder"}, "load": {"op", "folder"}}
+
+
+def _check_numbers(where, values):
+    for name, value in values.items():
+        if not isinstance(name, str) or not (isinstance(value, (bool, type(None)))
+                                             or isinstance(value, (int, float)) and math.isfinite(value)):
+            raise ValueError(f"{where} {name!r} is {value!r}; expected a finite number, true, false or null")
+
+
+def check_command(text):
+    """Parse and check one command.
+
+    Returns: the command as a dict.
+    Raises: ValueError that names what was received when the text is not a command of a known form.
+    """
+    try:
+        command = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error}): {text[:80]!r}") from None
+    if not isinstance(command, dict) or command.get("op") not in _FORMS:
+        raise ValueError(f"unknown command {text[:80]!r}; expected a JSON object with op one of {', '.join(_FORMS)}")
+    form = _FORMS[command["op"]]
+    if set(command) != form:
+        raise ValueError(f"command {command['op']!r} has fields {sorted(command)}; expected {sorted(form)}")
+    if command["op"] == "optimizer":
+        if command["name"] not in OPTIMIZERS:
+            raise ValueError(f"optimizer {command['name']!r} is not allowed; expected one of {', '.join(OPTIMIZERS)}")
+        for field in ("arguments", "lr_mult", "wd_mult"):
+            if not isinstance(command[field], dict):
+                raise ValueError(f"{field} is {command[field]!r}; expected a JSON object")
+            _check_numbers(field, command[field])
+    elif command["op"] == "learning_rate":
+        _check_numbers("learning_rate", {"value": command["value"]})
+    elif not isinstance(command["folder"], str) or not os.path.isdir(command["folder"]):
+        raise ValueError(f"folder {command['folder']!r} does not exist on this server")
+    return command
+
+
+class Server:
+    """The server loop around MXNet's, with a controller of its own."""
+
+    def __init__(self, store):
+        self._store = store
+        self._updater = None
+        self._controller_reference = None  # ctypes keeps no reference; the callback must outlive run().
+
+    def handle(self, text):
+        """Carry out one command (see the module's docstring).
+
+        Raises: ValueError for a command of no known form; OSError when a state file cannot be written or read.
+        """
+        import mxnet as mx
+
+        command = check_command(text)
+        if command["op"] == "optimizer":
+            optimizer = mx.optimizer.create(command["name"], **command["arguments"])
+            optimizer.set_lr_mult({int(key): value for key, value in command["lr_mult"].items()})
+            optimizer.set_wd_mult({int(key): value for key, value in command["wd_mult"].items()})
+            self._updater = mx.optimizer.get_updater(optimizer)
+            self._store._set_updater(self._updater)
+            return
+        if self._updater is None:
+            raise ValueError(f"command {command['op']!r} came before an optimizer")
+        if command["op"] == "learning_rate":
+            self._updater.optimizer.set_learning_rate(command["value"])
+        else:
+            path = os.path.join(command["folder"], f"server-{self._store.rank}.params")
+            (self._save if command["op"] == "save" else self._load)(path)
+
+    def _save(self, path):
+        from .. import arrays
+        from ..training.states import flatten_state, update_counts
+
+        values = {f"count/{key}": count for key, count in update_counts(self._updater.optimizer).items()}
+        for key, state in self._updater.states.items():
+            values.update(flatten_state(f"state/{key}", state))
+        arrays.save(path, values)
+
+    def _load(self, path):
+        from .. import arrays
+        from ..training.states import restore_states
+
+        restore_states(self._updater, arrays.load(path))
+
+    def _control(self, head, body, _):
+        try:
+            if head != 0:
+                raise ValueError(f"command number {head}; expected 0")
+            self.handle(body.decode("utf-8"))
+        except ValueError as error:
+            print(f"error: refused a command: {error}", file=sys.stderr, flush=True)
+            os._exit(COMMAND_FAILED)
+        except Exception:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(COMMAND_FAILED)
+
+    def run(self):
+        """Serve until the workers have left the job."""
+        import ctypes
+
+        from mxnet.base import _LIB, check_call
+
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+        self._controller_reference = prototype(self._control)
+        check_call(_LIB.MXKVStoreRunServer(self._store.handle, self._controller_reference, None))
+
+
+def serve():
+    """Join the job named by the environment as its scheduler or server and serve until it ends. Returns the exit code."""
+    from .cluster import Cluster, ClusterError
+
+    job = Cluster.from_environment()
+    if job.role == "worker":
+        raise ClusterError("DMLC_ROLE is 'worker'; gluonzoo.distributed.server runs as scheduler or server")
+    job.apply()
+    import mxnet as mx
+
+    store = mx.kv.create("dist")
+    Server(store).run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return 0
+
+
+def main():
+    """The program: ends without interpreter shutdown, during which freeing the store can abort."""
+    from ..errors import UserError
+
+    try:
+        code = serve()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The base of every network: named stages, a head that can be changed, and a check of what comes in."""
+import numbers
+
+from mxnet.gluon import HybridBlock
+from mxnet.ndarray import NDArray
+
+from ..errors import UserError
+
+__all__ = ["Network", "Stages", "FeatureMaps", "features", "check_positive"]
+
+
+def check_positive(**values):
+    """Raise UserError unless every value is a whole number of at least 1; the message names the first that is not."""
+    for name, value in values.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} is {value!r}; expected a whole number of at least 1")
+
+
+class Stages(HybridBlock):
+    """Blocks that run one after the other, each an attribute under its own name.
+
+    Shape: that of the first block's input -> that of the last block's output.
+    """
+
+    def hybrid_forward(self, F, x):
+        for block in self._children.values():
+            x = block(x)
+        return x
+
+
+class Network(HybridBlock):
+    """A network of `features` (a `Stages` that gives the feature map) and `output` (the last layer).
+
+    A subclass sets `features` and `output` inside `name_scope()`, and defines `hybrid_forward` and `make_output`.
+
+    Args:
+        classes: number of classes, at least 1.
+        in_channels: channels of the input, at least 1.
+        min_size: (H, W) of the smallest workable input.
+        fixed_size: whether inputs must have exactly `min_size`.
+    """
+    #: What `gluonzoo.get_model` was asked for; None for a network that was not built through the registry.
+    model_name = None
+    model_kwargs = None
+
+    def __init__(self, classes, in_channels, min_size=(1, 1), fixed_size=False):
+        check_positive(classes=classes, in_channels=in_channels)
+        super().__init__()
+        self.classes, self.in_channels = int(classes), int(in_channels)
+        self.min_size, self.fixed_size = tuple(min_size), fixed_size
+
+    @property
+    def stages(self):
+        """Names of the stages of `features`, in order."""
+        return tuple(self.features._children)
+
+    def check_input(self, shape):
+        """Raise UserError unless `shape` is an (N, C, H, W) that this network takes; the message names both."""
+        name, shape = self.model_name or type(self).__name__, tuple(shape)
+        if len(shape) != 4:
+            raise UserError(f"{name} takes 4 dimensions (N, C, H, W); the input has {len(shape)}: {shape}")
+        if shape[0] < 1:
+            raise UserError(f"{name} takes at least 1 image; the input has {shape[0]}: {shape}")
+        if shape[1] != self.in_channels:
+            raise UserError(f"{name} takes {self.in_channels} channels; the input has {shape[1]}: {shape}")
+        (height, width), (rows, columns) = self.min_size, shape[2:]
+        if rows < height or columns < width or (self.fixed_size and shape[2:] != self.min_size):
+            bound = "exactly" if self.fixed_size else "at least"
+            raise UserError(f"{name} takes images of {bound} {height}x{width}; the input has {rows}x{columns}")
+
+    def forward(self, x, *args):
+        # Symbols (tracing, export, a hybridized parent) have no shape to check.
+        if isinstance(x, NDArray):
+            self.check_input(x.shape)
+        return super().forward(x, *args)
+
+    def make_output(self, classes):
+        """A new, uninitialised last layer for so many classes; called inside `name_scope()`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define make_output")
+
+    def reset_classes(self, classes, ctx=None):
+        """Put a new last layer in place, for another number of classes; all other layers keep their parameters.
+
+        If the network is initialised, or `ctx` is given, the new layer is initialised too. A Trainer made before
+        still holds the old layer's parameters: make a new one.
+
+        Args:
+            ctx: context or list of contexts of the new layer; by default those of the old one.
+        """
+        check_positive(classes=classes)
+        old = next(iter(self.output.collect_params().values()))
+        if ctx is None and old._data is not None:
+            ctx = old.list_ctx()
+        with self.name_scope():
+            output = self.make_output(int(classes))
+        output.cast(old.dtype)
+        if ctx is not None:
+            output.initialize(ctx=ctx)
+        output.hybridize(self._active, **dict(self._flags))
+        self.output, self.classes = output, int(classes)
+        if self.model_kwargs is not None:
+            self.model_kwargs = dict(self.model_kwargs, classes=self.classes)
+
+
+class FeatureMaps(HybridBlock):
+    """The feature maps of a network after some of its stages; it shares the network's parameters.
+
+    Shape: the network's input -> list of feature maps, in the order in which the stages were named.
+    """
+
+    def __init__(self, net, stages):
+        super().__init__()
+        self._wanted, self._check = tuple(stages), net.check_input
+        last = max(net.stages.index(name) for name in self._wanted)
+        for name in net.stages[:last + 1]:
+            self.register_child(getattr(net.features, name), name)
+
+    def forward(self, x):
+        if isinstance(x, NDArray):
+            self._check(x.shape)
+        return super().forward(x)
+
+    def hybrid_forward(self, F, x):
+        maps = {}
+        for name, block in self._children.items():
+            x = maps[name] = block(x)
+        return [maps[name] for name in self._wanted]
+
+
+def features(net, stages):
+    """A block that gives `net`'s feature maps after the named stages, for example ``features(net, ("stage2",))``.
+
+    The block shares the network's parameters and its layers: initialise and train either. Stages after the last one
+    named are not computed.
+
+    Returns: FeatureMaps, whose output is a list in the order of `stages`.
+    Raises: UserError for a name that is not in `net.stages`, an empty list, or a network without named stages.
+    """
+    stages = (stages,) if isinstance(stages, str) else tuple(stages)
+    if not isinstance(net, Network):
+        raise UserError(f"{type(net).__name__} has no named stages; expected a network of gluonzoo")
+    unknown = [name for name in stages if name not in net.stages]
+    if unknown or not stages:
+        asked = f"no stage called {unknown[0]!r}" if unknown else "no feature map for an empty list of stages"
+        raise UserError(f"{net.model_name or type(net).__name__} has {asked}; its stages are {', '.join(net.stages)}")
+    return FeatureMaps(net, stages)

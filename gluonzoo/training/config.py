@@ -1,0 +1,177 @@
+"""The configuration of a training run: one frozen dataclass that makes the command line, is printed and is saved."""
+import argparse
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ..distributed.kvstore import KINDS
+from ..errors import UserError
+
+__all__ = ["TrainConfig", "add_arguments", "build"]
+
+
+def _option(default, help, kind=None, choices=None, low=None, high=None, metavar=None):
+    return dataclasses.field(default=default, metadata={
+        "help": help, "kind": kind or (type(default) if default is not None else str), "choices": choices,
+        "low": low, "high": high, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's result. Field `x_y` is the flag ``--x-y``."""
+
+    model: str = _option("lenet5", "network to train, a name of gluonzoo.list_models()")
+    dataset: str = _option("mnist", "data set, a name of gluonzoo.data.names()")
+    data_dir: Optional[str] = _option(None, "folder or zip that holds the data set; default: $GLUONZOO_DATA, then "
+                                      "~/.mxnet/datasets, then a download", metavar="DIR")
+    epochs: int = _option(10, "passes over the training set", low=1)
+    batch_size: int = _option(64, "samples of each worker in one update", low=1)
+    lr: float = _option(0.05, "peak learning rate", low=0.0)
+    kvstore: str = _option("device", "how gradients are summed", choices=KINDS)
+    devices: int = _option(1, "number of CPU devices (mx.cpu(0), mx.cpu(1), ...) that share a worker's batch", low=1)
+    gpus: Optional[str] = _option(None, "GPU numbers, for example 0,1; not set: CPU", metavar="LIST")
+    output: str = _option("", "folder of the run: checkpoints, logs, curve (default: runs/MODEL-DATASET)", metavar="DIR")
+    weights: Optional[str] = _option(None, "start from these parameters (.params)", metavar="FILE")
+    seed: int = _option(0, "decides initial weights, sample order, augmentation and dropout", low=0, high=2**31 - 1)
+    optimizer: str = _option("sgd", "an MXNet optimizer's name")
+    momentum: float = _option(0.9, "momentum of sgd and nag", low=0.0, high=1.0)
+    wd: float = _option(1e-4, "weight decay", low=0.0)
+    decay_bias_and_norm: bool = _option(True, "apply weight decay to biases and BatchNorm too")
+    schedule: str = _option("cosine", "learning rate over the run", choices=("constant", "step", "cosine"))
+    milestones: Tuple[float, ...] = _option((0.5, 0.75), "with --schedule step: where the rate is divided by ten, as "
+                                            "fractions of the run", kind="fractions", metavar="LIST")
+    warmup_epochs: float = _option(0.0, "epochs over which the rate rises linearly from zero", low=0.0)
+    clip_value: Optional[float] = _option(None, "cut every gradient element to [-V, V]", kind=float, low=0.0, metavar="V")
+    clip_norm: Optional[float] = _option(None, "scale the whole gradient down to this norm", kind=float, low=0.0, metavar="V")
+    accumulate: int = _option(1, "run a worker's batch in this many parts, one update for all", low=1)
+    augment: str = _option("default", "augmentation of training images; default: the data set's own", choices=(
+        "default", "none", "crop", "flip", "crop+flip", "resized_crop+flip"))
+    input_size: Optional[int] = _option(None, "height and width fed to the network; default: its own", kind=int, low=1)
+    checkpoint_every: int = _option(0, "updates between checkpoints; 0: at each epoch's end only", low=0)
+    keep: int = _option(3, "newest checkpoints kept, beside the best one", low=1)
+    validate_every: int = _option(1, "epochs between validations", low=1)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if not self.output:
+            object.__setattr__(self, "output", os.path.join("runs", f"{self.model}-{self.dataset}"))
+        if self.gpus is not None and self.devices > 1:
+            raise UserError(f"--gpus {self.gpus} and --devices {self.devices} exclude each other; --devices counts CPU devices")
+        if self.accumulate > self.batch_size:
+            raise UserError(f"--accumulate {self.accumulate} is more than --batch-size {self.batch_size}")
+
+    def as_dict(self):
+        """The configuration as a dict that JSON can hold."""
+        values = dataclasses.asdict(self)
+        values["milestones"] = list(self.milestones)
+        return values
+
+    def contexts(self):
+        """The devices of this worker as MXNet contexts."""
+        import mxnet as mx
+
+        if self.gpus is None:
+            return [mx.cpu(i) for i in range(self.devices)]
+        try:
+            numbers = [int(part) for part in self.gpus.split(",")]
+        except ValueError:
+            raise UserError(f"--gpus is {self.gpus!r}; expected numbers with commas, for example 0,1") from None
+        present = mx.context.num_gpus()
+        if len(set(numbers)) != len(numbers) or not all(0 <= number < present for number in numbers):
+            raise UserError(f"--gpus {self.gpus}: this MXNet sees {present} GPUs; expected different numbers below that")
+        return [mx.gpu(number) for number in numbers]
+
+
+def _checked(field, value):
+    """The value in the field's own type, or a UserError that names the flag."""
+    rules, flag = field.metadata, "--" + field.name.replace("_", "-")
+    kind = rules["kind"]
+    if value is None:
+        if field.default is None:
+            return None
+        raise UserError(f"{flag} is null; expected {'a value' if kind == 'fractions' else kind.__name__}")
+    try:
+        if kind == "fractions":
+            parts = value.split(",") if isinstance(value, str) else value
+            value = tuple(float(part) for part in parts)
+            if not all(0 < part < 1 for part in value) or list(value) != sorted(value):
+                raise ValueError
+            return value
+        if kind is bool:
+            if not isinstance(value, bool):
+                raise ValueError
+        elif kind is float and (isinstance(value, bool) or float(value) != float(value)):
+            raise ValueError
+        elif kind is int and (isinstance(value, (bool, str)) and not str(value).lstrip("-").isdigit()
+                              or int(value) != float(value)):
+            raise ValueError
+        elif kind is str and not isinstance(value, str):
+            raise ValueError
+        value = kind(value)
+    except (TypeError, ValueError):
+        expected = {"fractions": "rising fractions of the run between 0 and 1, with commas", bool: "true or false",
+                    int: "a whole number", float: "a number", str: "a text"}[kind]
+        raise UserError(f"{flag} is {value!r}; expected {expected}") from None
+    if rules["choices"] and value not in rules["choices"]:
+        raise UserError(f"{flag} is {value!r}; expected one of {', '.join(rules['choices'])}")
+    if rules["low"] is not None and value < rules["low"] or rules["high"] is not None and value > rules["high"]:
+        top = f" to {rules['high']}" if rules["high"] is not None else " or more"
+        raise UserError(f"{flag} is {value}; expected {rules['low']}{top}")
+    return value
+
+
+def add_arguments(parser):
+    """Add a flag for every field of `TrainConfig`. A flag not given leaves no trace, so that `build` can layer sources."""
+    for field in dataclasses.fields(TrainConfig):
+        rules, flag = field.metadata, "--" + field.name.replace("_", "-")
+        default = field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        note = "" if default is None or default == "" else f" (default: {str(shown).lower() if rules['kind'] is bool else shown})"
+        if rules["kind"] is bool:
+            parser.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, metavar="true|false",
+                                type=_boolean, help=rules["help"] + note)
+        else:
+            # Text here, checked in `TrainConfig`: one place for the rules, whatever the source of a value.
+            metavar = rules["metavar"] or (None if rules["choices"] else field.name.rpartition("_")[2].upper())
+            parser.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, choices=rules["choices"],
+                                metavar=metavar, help=rules["help"] + note)
+
+
+def _boolean(text):
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text.lower() == "true"
+
+
+def read_file(path):
+    """A configuration file's values: JSON, an object of `TrainConfig`'s field names (dashes or underscores)."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"--config {path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path} holds a JSON {type(values).__name__}; expected an object of settings")
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def build(*layers):
+    """A `TrainConfig` from dicts of field values, later ones winning.
+
+    Raises: UserError naming an unknown field and the nearest known ones, or a value out of range.
+    """
+    known = [field.name for field in dataclasses.fields(TrainConfig)]
+    values = {}
+    for layer in layers:
+        for name, value in layer.items():
+            if name not in known:
+                import difflib
+                near = difflib.get_close_matches(name, known, n=3)
+                raise UserError(f"unknown setting {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+            values[name] = value
+    return TrainConfig(**values)

@@ -1,0 +1,183 @@
+"""From a configuration to a finished run: everything `tools/train.py` does, as one call."""
+import dataclasses
+import os
+import random
+
+import mxnet as mx
+import numpy as np
+
+from .. import data, registry
+from ..distributed import kvstore as kvstores
+from ..errors import UserError
+from . import checkpoint
+from . import config as configs
+from .loop import Run, fit
+from .tasks import Classification
+from .trainer import Trainer
+from .weights import load_weights, set_parameters
+
+__all__ = ["prepare", "train", "find_checkpoint"]
+
+
+def optimizer_arguments(config):
+    """The optimizer's arguments that the configuration decides; momentum only where the optimizer has one."""
+    arguments = {"learning_rate": config.lr, "wd": config.wd}
+    if config.optimizer in ("sgd", "nag", "signum"):
+        arguments["momentum"] = config.momentum
+    return arguments
+
+
+def numbered_outputs(output):
+    """The folders a run without ``--output`` has used so far: output, output-2, output-3, ..."""
+    found, number, path = [], 1, output
+    while os.path.isdir(os.path.join(path, "checkpoints")):
+        found.append(path)
+        number += 1
+        path = f"{output}-{number}"
+    return found, path
+
+
+def find_checkpoint(explicit, resume, tell=print):
+    """The checkpoint that ``--resume [DIR]`` means, or None when a run is to begin.
+
+    Args: explicit: settings given by hand; resume: False, True (the run's own output folder), or a path.
+    Raises: CheckpointError when a path was given and holds none, or every one of the output folder is damaged.
+    """
+    if not resume:
+        return None
+    if isinstance(resume, str):
+        return checkpoint.load(resume, tell)
+    output = explicit.get("output")
+    if output is None:
+        base = configs.build({k: v for k, v in explicit.items() if k in ("model", "dataset")}).output
+        used, _ = numbered_outputs(base)
+        if not used:
+            raise checkpoint.CheckpointError(f"nothing to resume: no checkpoint under {base}; expected one, or --resume DIR")
+        output = used[-1]
+        explicit["output"] = output
+    found = checkpoint.newest(output, tell) if os.path.isdir(output) else None
+    if found is None:
+        raise checkpoint.CheckpointError(f"nothing to resume: no checkpoint under {output}")
+    return found
+
+
+def _run_folder(path):
+    """The run's folder of a checkpoint at RUN/checkpoints/step-N, else the checkpoint's parent."""
+    parent = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(parent) if os.path.basename(parent) == "checkpoints" else parent
+    return os.path.relpath(folder) if folder.startswith(os.getcwd() + os.sep) else folder
+
+
+def settings(explicit, resume=False, tell=print):
+    """Layer the sources of a configuration: defaults, the resumed checkpoint's, the file's, the command line's.
+
+    Returns: (TrainConfig, Checkpoint or None).
+    """
+    explicit = dict(explicit)
+    restarted = int(os.environ.get("GLUONZOO_RESTART", "0") or 0) > 0
+    try:
+        saved = find_checkpoint(explicit, resume or restarted, tell)
+    except checkpoint.CheckpointError:
+        if resume or not restarted:
+            raise
+        saved = None  # The launcher restarted a job that had not reached its first checkpoint.
+    if saved is None:
+        config = configs.build(explicit)
+        if "output" not in explicit:
+            config = dataclasses.replace(config, output=numbered_outputs(config.output)[1])
+        elif not restarted and checkpoint._names(os.path.join(config.output, "checkpoints")):
+            raise UserError(f"--output {config.output} holds checkpoints of an earlier run; continue it with --resume, or "
+                            "name another folder")
+        return config, None
+    for name in ("model", "dataset"):
+        if explicit.get(name, saved.config[name]) != saved.config[name]:
+            raise checkpoint.CheckpointError(f"checkpoint {saved.path} is of {name} {saved.config[name]!r}; "
+                                             f"--{name} asks for {explicit[name]!r}")
+    known = {field.name for field in dataclasses.fields(configs.TrainConfig)}
+    old = {name: value for name, value in saved.config.items() if name in known and name not in ("output", "data_dir")}
+    if isinstance(resume, str):
+        old["output"] = _run_folder(saved.path)
+    return configs.build(old, explicit), saved
+
+
+def _seed(config, rank):
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    mx.random.seed(config.seed + rank)
+
+
+def _fitting_model(config, train_set):
+    """Builder arguments so that the network fits the data: number of classes, channels of grey images."""
+    spec = registry.model_spec(config.model)
+    arguments = {}
+    if len(train_set.classes) != spec.classes:
+        arguments["classes"] = len(train_set.classes)
+    channels = train_set.image_shape[0] if train_set.image_shape else spec.input_shape[0]
+    if channels != spec.input_shape[0]:
+        arguments["in_channels"] = channels
+    return arguments
+
+
+def prepare(config, saved=None):
+    """Build the network, the data, the KVStore and the trainer of a run; continue from a checkpoint when there is one.
+
+    Returns: a `Run`, ready for `fit`.
+    Raises: UserError for anything the configuration asks that cannot be had; nothing has been written then.
+    """
+    spec = registry.model_spec(config.model)
+    contexts = config.contexts()
+    train_set = data.load(config.dataset, train=True, data_dir=config.data_dir)
+    valid_set = data.load(config.dataset, train=False, data_dir=config.data_dir)
+    arguments = saved.config.get("model_arguments", {}) if saved else _fitting_model(config, train_set)
+    size = (config.input_size, config.input_size) if config.input_size else spec.input_shape[1:]
+    shape = (arguments.get("in_channels", spec.input_shape[0]), *size)
+    augment = train_set.default_augment if config.augment == "default" else config.augment
+    transforms = [data.Transform(shape, train_set.mean, train_set.std, train=train, augment=augment if train else "none",
+                                 seed=config.seed) for train in (True, False)]
+    store = kvstores.create(config.kvstore)
+    _seed(config, store.rank)
+    net = registry.get_model(config.model, **arguments)
+    net.initialize(ctx=contexts)
+    if saved is not None:
+        set_parameters(net, saved.arrays("parameters.params"), saved.path)
+    elif config.weights is not None:
+        load_weights(net, config.weights)
+    trainer = Trainer(net, config.optimizer, optimizer_arguments(config), store, clip_value=config.clip_value,
+                      clip_norm=config.clip_norm, accumulate=config.accumulate,
+                      decay_bias_and_norm=config.decay_bias_and_norm)
+    run = Run(net, trainer, Classification(), (train_set, transforms[0]), (valid_set, transforms[1]), config,
+              output=config.output, model_arguments=arguments)
+    if saved is not None:
+        run.restore(saved)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return run
+
+
+def train(explicit, resume=False):
+    """Train as the settings say.
+
+    Args: explicit: {TrainConfig field: value} of what differs from the defaults; resume: False, True or a path.
+    Returns: (the `Run`, its history).
+    """
+    config, saved = settings(explicit, resume)
+    run = prepare(config, saved)
+    if run.store.rank == 0:
+        run.log.say("configuration: " + "  ".join(f"{name}={value}" for name, value in config.as_dict().items()))
+        os.makedirs(config.output, exist_ok=True)
+    history = fit(run)
+    if run.store.rank == 0:
+        finish(run, config)
+    return run, history
+
+
+def finish(run, config):
+    """Write what a person looks at after a run: the training curve. Says what is where."""
+    from ..errors import UserError as Missing
+    run.log.say(f"checkpoints and log: {config.output}")
+    try:
+        from ..visual.curves import training_curve
+        curve = os.path.join(config.output, "curve.png")
+        training_curve(os.path.join(config.output, "log.jsonl"), curve)
+        run.log.say(f"training curve: {curve}")
+    except (ImportError, Missing) as error:
+        run.log.say(f"no training curve: {error}")

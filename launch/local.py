@@ -1,0 +1,125 @@
+"""The local back end: every role on this machine, talking over the loopback interface."""
+import os
+import shlex
+import socket
+
+from launch import ports
+from launch.spec import OWNED, LaunchError, counts, ordered, plan, progress_path
+
+__all__ = ["LocalJob", "find_program", "check_host"]
+
+
+def find_program(program, path=None, what="COMMAND"):
+    """Where the kernel will find a program.
+
+    Args: path: the PATH to search, as a string.
+    Raises: LaunchError when there is no such file or it cannot be executed; the message names it.
+    """
+    if not program:
+        raise LaunchError(f"{what} is an empty word")
+    if os.sep in program:
+        if os.path.isdir(program):
+            raise LaunchError(f"{what} {program!r} is a folder, not a program")
+        if not os.path.exists(program):
+            raise LaunchError(f"{what} {program!r} not found")
+        if not os.access(program, os.X_OK):
+            raise LaunchError(f"{what} {program!r} is not executable{_hint(program)}")
+        return program
+    for folder in (path if path is not None else os.defpath).split(os.pathsep):
+        candidate = os.path.join(folder or os.curdir, program)
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    raise LaunchError(f"{what} {program!r} not found in PATH{_hint(program)}")
+
+
+def _hint(program):
+    """What the user may have meant by a file that does not run as it is."""
+    if program.endswith(".py") and os.path.isfile(program):
+        return f"; did you mean: python {program}"
+    if os.sep not in program and os.path.isfile(program):
+        return f"; there is a file of that name in this folder: ./{program}"
+    return ""
+
+
+def check_host(host, interface):
+    """Raise LaunchError unless ``host`` is an IPv4 address and ``interface`` (or None) is one of this machine's."""
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        raise LaunchError(f"--host wants an IPv4 address such as 127.0.0.1, got {host!r}") from None
+    if interface is not None:
+        known = [name for _, name in socket.if_nameindex()]
+        if interface not in known:
+            raise LaunchError(f"--interface: no network interface {interface!r} here (there is {', '.join(known)})")
+
+
+class LocalJob:
+    """A job on this machine, as the supervisor wants it: what to start, attempt by attempt.
+
+    Args: environ: the environment the launcher was started with.  port: of the scheduler, None for a free one.
+    """
+
+    def __init__(self, job, environ, port=None):
+        self.job, self._environ, self._fixed = job, dict(environ), port
+        self._reserved, self._used = None, set()
+
+    def prepare(self, restart):
+        """Lock fresh ports and return the processes to start.
+
+        Raises: LaunchError when there are none, or the one asked for is taken.
+        """
+        self.close()
+        count = 1 + self.job.num_servers + self.job.num_workers
+        self._reserved = ports.reserve(self.job.host, count, self._fixed, self._used)
+        self._used.add(self._reserved.ports[0])
+        return plan(self.job, ordered(self._reserved.ports, self.job.num_servers), restart)
+
+    def command(self, process):
+        """What to execute on this machine for a process of the plan: (argv, environment)."""
+        env = {k: v for k, v in self._environ.items() if not _is_stale(k)}
+        env.update(process.env)
+        return list(process.argv), env
+
+    def describe(self):
+        """One line for the start of the job."""
+        return f"{counts(self.job)} on {self.job.host}, scheduler port {self._reserved.ports[0]}"
+
+    def lost_its_port(self):
+        """Whether a program that is not ours took the scheduler's port between our check and the scheduler's start."""
+        return self._fixed is None and not ports.is_free(self.job.host, self._reserved.ports[0])
+
+    def progress_file(self, process):
+        """Where a worker reports its steps."""
+        return progress_path(self.job, process.index)
+
+    def close(self):
+        """Give the ports back."""
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+    def script(self):
+        """The job as shell commands, one a line, to read or to paste (--dry-run)."""
+        processes = self.prepare(0)
+        lines = [f"# {self.describe()}; nothing was started",
+                 f"mkdir -p {shlex.quote(self.job.log_dir)}"]
+        self.close()
+        for process in processes:
+            lines += ["# " + process.name, " ".join(self._shell_words(process))]
+        return "\n".join(lines)
+
+    def _shell_words(self, process):
+        words = ["env"]
+        for name in sorted(self._environ):
+            if _is_stale(name) and name not in process.env:
+                words += ["-u", shlex.quote(name)]
+        for name, value in sorted(process.env.items()):
+            # What the shell has already is left out: a value passed on with `--env NAME` may be a secret.
+            if _is_stale(name) or self._environ.get(name) != value:
+                words.append(f"{name}={shlex.quote(value)}")
+        return words + [shlex.quote(word) for word in process.argv]
+
+
+def _is_stale(name):
+    """Whether a variable of the caller's must not reach the job: left over from another job, it would misdirect it."""
+    return name in OWNED or name.startswith("DMLC_")

@@ -1,0 +1,42 @@
+"""Packaging. NumPy's version follows Python's, because MXNet 1.9.1 needs another cure for each (see gluonzoo/runtime.py)."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "gluonzoo" / "_version.py").read_text()).group(1)
+
+REQUIRED = [
+    "numpy>=1.19,<1.24; python_version < '3.12'",
+    "numpy>=1.26,<2; python_version == '3.12'",
+    "numpy>=2.1,<3; python_version >= '3.13'",
+    # On 3.13 MXNet's metadata refuses NumPy 2, so it is installed on its own: pip install --no-deps mxnet==1.9.1
+    "mxnet==1.9.1; python_version < '3.13'",
+    "requests>=2.20",
+    "graphviz<0.9",
+    "setuptools>=65; python_version >= '3.12'",  # distutils
+    "tqdm>=4.60",
+]
+VISUAL = ["matplotlib>=3.5", "tensorboardX>=2.5", "pillow>=9"]
+DEMO = ["scikit-learn>=1.0", *VISUAL]
+EXTRAS = {
+    "demo": DEMO,
+    "visual": VISUAL,
+    "export": ["onnx>=1.13.1,<=1.18.0", "onnxruntime>=1.15"],
+    "vision": ["gluoncv==0.10.5.post0", "opencv-python-headless>=4.5", "pillow>=9"],
+    "test": ["pytest>=7", *DEMO],
+}
+
+setup(
+    name="gluonzoo",
+    version=VERSION,
+    description="Classic vision networks, a KVStore trainer, launchers and export for MXNet/Gluon",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.8,<3.14",
+    packages=find_packages(include=["gluonzoo", "gluonzoo.*"]),
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,57 @@
+"""A real run with BatchNorm, Dropout and augmentation that can be killed at any update and resumed.
+
+Arguments: output folder, kvstore, optimizer, checkpoint_every, update at which to die (0: never), devices, resume (0 or 1).
+"""
+import hashlib
+import os
+import sys
+
+import gluonzoo.distributed
+from common import report
+from gluonzoo import registry
+from gluonzoo.training import loop, run
+
+from mxnet import gluon
+
+
+class Small(gluon.HybridBlock):
+    """Convolution, BatchNorm, Dropout, dense."""
+
+    def __init__(self, classes=10, in_channels=1):
+        super().__init__()
+        self.features = gluon.nn.HybridSequential()
+        self.features.add(gluon.nn.Conv2D(6, 3, in_channels=in_channels), gluon.nn.BatchNorm(in_channels=6),
+                          gluon.nn.Activation("relu"), gluon.nn.MaxPool2D(2), gluon.nn.Dropout(0.3), gluon.nn.Flatten())
+        self.output = gluon.nn.Dense(classes, in_units=6 * 15 * 15)
+
+    def hybrid_forward(self, F, x):
+        return self.output(self.features(x))
+
+
+@registry.register(registry.ModelSpec(task="classification", family="test", paper="none", year=2000, input_shape=(1, 32, 32),
+                                      classes=10, params=1, macs=1))
+def small_test_net(classes=10, in_channels=1):
+    return Small(classes, in_channels)
+
+
+output, kind, optimizer, (every, die_at, devices, resume) = (*sys.argv[1:4], map(int, sys.argv[4:8]))
+settings = {"model": "small_test_net", "dataset": "digits", "epochs": 2, "batch_size": 48, "kvstore": kind, "output": output,
+            "optimizer": optimizer, "lr": 0.05 if optimizer == "sgd" else 0.002, "augment": "crop+flip", "seed": 5,
+            "checkpoint_every": every, "devices": devices, "warmup_epochs": 0.5}
+honest_step = loop.step
+
+
+def step(this, images, labels):
+    if die_at and this.position.step == die_at:
+        os._exit(9)
+    return honest_step(this, images, labels)
+
+
+loop.step = step
+config, saved = run.settings(settings, bool(resume))
+prepared = run.prepare(config, saved)
+history = loop.fit(prepared)
+parameters = prepared.net._collect_params_with_prefix()
+report(prepared.store.rank, resumed_at=saved.state["step"] if saved else 0, history=history, **{
+    name: hashlib.sha256(parameter.list_data()[0].asnumpy().tobytes()).hexdigest() for name, parameter in parameters.items()})
+gluonzoo.distributed.leave(0)

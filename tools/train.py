@@ -1,0 +1,33 @@
+#!/usr/bin/env python
+"""Train a network: python tools/train.py --model lenet5 --dataset mnist. With launch/launch.py in front, on many workers."""
+import argparse
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                                     add_help=True)
+    parser.formatter_class = argparse.HelpFormatter
+    from gluonzoo.training import config
+
+    config.add_arguments(parser)
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="DIR",
+                        help="continue from the newest valid checkpoint of --output, or from DIR (a run or a checkpoint)")
+    parser.add_argument("--config", metavar="FILE", help="JSON file of these settings; flags given here win over it")
+    arguments = vars(parser.parse_args())
+    resume, file = arguments.pop("resume"), arguments.pop("config")
+
+    from gluonzoo.distributed import cluster
+    if cluster.role() in ("scheduler", "server"):
+        # MXNet's own launcher starts the same command in every role.
+        from gluonzoo.distributed import server
+        return server.main()
+    from gluonzoo.training import train
+
+    train({**(config.read_file(file) if file else {}), **arguments}, resume)
+    return 0
+
+
+if __name__ == "__main__":
+    from gluonzoo.errors import run
+
+    run(main)
