@@ -22,9 +22,9 @@ $(PY):
 $(VENV)/.installed-%: setup.py constraints.txt $(PY)
 	@echo "installing gluonzoo[$*] into $(VENV)"
 	@$(PIP) install --upgrade pip
+	@$(PIP) install --no-warn-conflicts -c constraints.txt -e '.[$*]'
 	@# On 3.13 MXNet's metadata refuses NumPy 2, so it comes without its dependencies; gluonzoo's setup.py names them.
 	@if $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then $(PIP) install --no-deps mxnet==1.9.1; fi
-	@$(PIP) install -c constraints.txt -e '.[$*]'
 	@touch $@
 
 demo: $(VENV)/.installed-demo

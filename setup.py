@@ -11,7 +11,7 @@ REQUIRED = [
     "numpy>=1.19,<1.24; python_version < '3.12'",
     "numpy>=1.26,<2; python_version == '3.12'",
     "numpy>=2.1,<3; python_version >= '3.13'",
-    # On 3.13 MXNet's metadata refuses NumPy 2, so it is installed on its own: pip install --no-deps mxnet==1.9.1
+    # On 3.13 MXNet's metadata refuses NumPy 2, so it is installed by a command of its own: pip install --no-deps mxnet==1.9.1
     "mxnet==1.9.1; python_version < '3.13'",
     "requests>=2.20",
     "graphviz<0.9",

@@ -11,15 +11,18 @@ ends the job; when the supervisor dies, the front inherits the job's processes a
 import collections
 import errno
 import os
+import select
 import signal
 import sys
 import time
 import traceback
 from typing import NamedTuple
 
-__all__ = ["Process", "Signals", "descendants", "end_descendants", "become_subreaper", "dies_with", "keep", "FORWARDED"]
+__all__ = ["Process", "Signals", "DeathOrder", "descendants", "end_descendants", "become_subreaper", "dies_with", "keep",
+           "FORWARDED"]
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PIDFD_OPEN = 434        # the number of the system call, the same on every architecture
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KILL_LIMIT = 2.5        # seconds for the kernel to carry out SIGKILL before we give up and say so
 ORPHAN_GRACE = 1.0      # for what a killed supervisor leaves (the kernel has ended the roles themselves already)
@@ -83,6 +86,44 @@ class Signals:
             return
 
 
+class DeathOrder:
+    """In which order processes have died, as the kernel saw it, however busy we were meanwhile.
+
+    A process's pidfd becomes readable when it dies, and epoll hands descriptors out in the order in which they became
+    readable. Kernels before 5.3 have no pidfds; then nothing is known.
+    """
+
+    def __init__(self):
+        self._epoll, self._pids, self._ranks = select.epoll(), {}, {}
+        self._count = 0
+
+    def add(self, pid):
+        """Watch a child that has not been reaped yet."""
+        try:
+            fd = _call("syscall", PIDFD_OPEN, pid, 0)       # os.pidfd_open from Python 3.9 on
+        except OSError:
+            return
+        os.set_inheritable(fd, False)
+        self._epoll.register(fd, select.EPOLLIN)
+        self._pids[fd] = pid
+
+    def rank(self, pid):
+        """A number that grows from death to death; 0 when nothing is known of this one. To be asked once."""
+        for fd, _ in self._epoll.poll(0):
+            self._count += 1
+            self._ranks[self._pids.pop(fd)] = self._count
+            self._epoll.unregister(fd)
+            os.close(fd)
+        return self._ranks.pop(pid, 0)
+
+    def close(self):
+        """Stop watching."""
+        for fd in self._pids:
+            os.close(fd)
+        self._pids.clear()
+        self._epoll.close()
+
+
 class Process(NamedTuple):
     """A line of ``/proc/PID/stat``."""
     pid: int
@@ -93,12 +134,19 @@ class Process(NamedTuple):
 
 def _prctl(option, value):
     """prctl(2), which Python does not offer."""
+    _call("prctl", option, value, 0, 0, 0)
+
+
+def _call(name, *numbers):
+    """A function of the C library by name, with whole numbers as arguments."""
     global _libc
     import ctypes  # not at the top: --dry-run and wrong use do without it
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
-    if _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
-        raise OSError(ctypes.get_errno(), f"prctl({option})")
+    result = getattr(_libc, name)(*[ctypes.c_long(number) for number in numbers])
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"{name}{numbers}: {os.strerror(ctypes.get_errno())}")
+    return result
 
 
 def become_subreaper():

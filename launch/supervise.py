@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 
 from launch.output import RoleOutput
 from launch.processes import (
+    DeathOrder,
     Signals,
     descendants,
     dies_with,
@@ -115,6 +116,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
         self._roles, self._by_pid = [], {}
+        self._order, self._last_death = DeathOrder(), 0.0
         self._front_gone = False
         self._began = self._attempt_began = time.monotonic()
         self._ending_since = None
@@ -141,6 +143,7 @@ class Supervisor:
                 known = len(self._signals.received)
                 self._screen.finish(patience, lambda: len(self._signals.received) > known)
                 self._selector.close()
+                self._order.close()
             return outcome.code
 
     def _attempts(self, processes):
@@ -230,6 +233,7 @@ class Supervisor:
         self._selector.register(read_end, selectors.EVENT_READ, lambda: self._read(role))
         self._roles.append(role)
         self._by_pid[role.pid] = role
+        self._order.add(role.pid)
 
     # ---- the event loop ----
 
@@ -238,13 +242,14 @@ class Supervisor:
         self._screen.arm(self._selector)
         for key, _ in self._selector.select(seconds):
             key.data()
-        deaths = self._signals.deaths
-        while deaths:
-            pid, code, when = deaths.popleft()
+        deaths = []
+        while self._signals.deaths:
+            deaths.append(self._signals.deaths.popleft())
+        for pid, code, when in sorted(deaths, key=lambda death: self._order.rank(death[0])):
             role = self._by_pid.pop(pid, None)      # None: an orphan we were given
             if role is not None:
                 role.code = role.popen.returncode = code
-                role.ended = when
+                role.ended = self._last_death = max(when, self._last_death + 1e-6)
                 self._drain(role)
 
     def _wait(self, seconds):

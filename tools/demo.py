@@ -40,7 +40,7 @@ def main():
     python = sys.executable
     step("train on 2 workers and 1 server", python, os.path.join("launch", "launch.py"), "-n", "2", "-s", "1",
          "--log-dir", os.path.join(output, "roles"), python, tool["train"], "--model", "lenet5", "--dataset", "digits",
-         "--kvstore", "dist_sync", "--epochs", "20", "--batch-size", "16", "--output", output)
+         "--kvstore", "dist_sync", "--epochs", "15", "--batch-size", "16", "--schedule", "step", "--output", output)
     step("export", python, tool["export"], "--checkpoint", output, "--output", prefix)
     step("load the export back in a fresh process and compare it with the live network", python, tool["evaluate"], prefix,
          "--compare", output, "--at-least", "97")

@@ -109,6 +109,8 @@ def _receive(url, part, resource):
                               final=400 <= response.status_code < 500 and response.status_code not in (408, 425, 429))
             promised = response.headers.get("Content-Length", "")
             promised = int(promised) if promised.isdigit() else None
+            # Said only now, so that a data set that cannot be had at all is one line, the error.
+            print(f"downloading {resource.file} ({resource.size / 1e6:.1f} MB) to {os.path.dirname(part)}", file=sys.stderr)
             bar = tqdm(total=promised, desc=resource.file, unit="B", unit_scale=True, disable=None, leave=False)
             with open(part, "wb") as file, bar:
                 for block in iter(lambda: response.raw.read(_BLOCK), b""):
@@ -188,7 +190,6 @@ def fetch(resource, folder, urls):
             if os.path.isfile(path):
                 return path
             try:
-                print(f"downloading {resource.file} ({resource.size / 1e6:.1f} MB) to {folder}", file=sys.stderr)
                 reasons = _try_all(urls, part, resource)
                 if reasons is None:
                     os.replace(part, path)

@@ -76,25 +76,40 @@ class KVStore:
         """Fetch the servers' value of a key into arrays."""
         self._open().pull(key, out=arrays, priority=priority)
 
-    def all_sum(self, values):
-        """The sum over all workers of a float32 or float64 NumPy array of one shape; every worker must call it.
+    def gather(self, values):
+        """Every worker's NumPy array (all of one shape and type), stacked by rank: (num_workers, ...), exact to the bit.
 
-        Raises: UserError under dist_async, where the servers do not wait for each other's pushes.
+        Every worker must call it. Raises: UserError under dist_async, where the servers do not wait for all pushes.
         """
-        values = np.asarray(values)
+        values = np.ascontiguousarray(values)
         if not self.is_distributed:
-            return values.copy()
+            return values[None].copy()
         if self.is_async:
-            raise UserError("all_sum needs dist_sync; dist_async workers never wait for one another")
-        slot = (values.shape, values.dtype.str)
-        if slot not in self._collectives:
+            raise UserError("gather needs dist_sync; dist_async workers never wait for one another")
+        # Sent as 16-bit words in float32, each worker in a row of its own, so that the servers only add zeros. MXNet's
+        # servers may round other types to float32 (they decide by a member that is never initialised), and a sum of
+        # floats would depend on the order of arrival.
+        padded = values.tobytes() + b"\0" * (values.nbytes % 2)
+        words = np.zeros((self.num_workers, len(padded) // 2), dtype=np.float32)
+        words[self.rank] = np.frombuffer(padded, dtype=np.uint16)
+        if words.shape not in self._collectives:
             key = self.allocate(1)
-            array = mx.nd.zeros(values.shape or (1,), dtype=values.dtype)
-            self.broadcast({key: [array]})
-            self._collectives[slot] = key
-        array = mx.nd.array(values.reshape(values.shape or (1,)), dtype=values.dtype)
-        self.push_pull(self._collectives[slot], [array])
-        return array.asnumpy().reshape(values.shape)
+            self.broadcast({key: [mx.nd.zeros(words.shape)]})
+            self._collectives[words.shape] = key
+        array = mx.nd.array(words)
+        self.push_pull(self._collectives[words.shape], [array])
+        rows = array.asnumpy().astype(np.uint16)
+        return np.stack([np.frombuffer(row.tobytes()[:values.nbytes], dtype=values.dtype).reshape(values.shape) for row in rows])
+
+    def all_sum(self, values):
+        """The sum over all workers of a NumPy array of one shape, added in the order of ranks; every worker must call it.
+
+        Raises: UserError under dist_async.
+        """
+        total = 0
+        for row in self.gather(values):
+            total = total + row
+        return total
 
     def barrier(self):
         """Wait until every worker is here."""

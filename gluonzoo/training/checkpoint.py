@@ -17,8 +17,6 @@ import os
 import re
 import shutil
 
-import numpy as np
-
 from .. import arrays
 from ..errors import UserError
 
@@ -236,9 +234,3 @@ def load(path, tell=None):
         raise CheckpointError(f"no checkpoint under {path}; expected {path}/checkpoints/step-NNNNNNNNNN or a checkpoint itself")
     return found
 
-
-def gather_rows(store, vectors):
-    """Every worker's vectors (D, L), one row a device, as one array (W, D, L) on every worker; exact."""
-    rows = np.zeros((store.num_workers, *vectors.shape), dtype=vectors.dtype)
-    rows[store.rank] = vectors
-    return store.all_sum(rows)

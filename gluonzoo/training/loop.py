@@ -96,7 +96,7 @@ class Run:
             return None
         rows = np.stack([np.concatenate([parameter.list_data()[device].asnumpy().ravel()
                                          for parameter in statistics.values()]) for device in range(len(self.contexts))])
-        return checkpoint.gather_rows(self.store, rows)
+        return self.store.gather(rows)
 
     def set_statistics(self, rows):
         """Set this worker's running statistics from (D, L), one row a device."""
@@ -125,8 +125,8 @@ class Run:
         rows = self.worker_statistics()
         own = None if rows is None else rows[self.store.rank]
         asynchronous = self.store.is_async
-        seen = np.array([[*self.position.sums, self.position.samples]])
-        seen = seen[None] if asynchronous else checkpoint.gather_rows(self.store, seen)
+        seen = np.array([*self.position.sums, self.position.samples])
+        seen = seen[None] if asynchronous else self.store.gather(seen)
         path = None
         if self.store.rank == 0:
             self.average_statistics(rows)
@@ -135,7 +135,7 @@ class Run:
                 optimizer=None if asynchronous else self.trainer.state_dict(),
                 workers=None if rows is None else {"statistics": rows},
                 write_more=self.trainer.save_server_states if asynchronous else None,
-                state={**self.position.as_dict(), "seen": seen[:, 0].tolist(), "num_workers": self.store.num_workers,
+                state={**self.position.as_dict(), "seen": seen.tolist(), "num_workers": self.store.num_workers,
                        "devices": len(self.contexts), "random": "seed, rank and step decide every draw"},
                 config={**self.config.as_dict(), "model_arguments": self.model_arguments, **self._data_facts()},
                 keep=self.config.keep, best=self._best_checkpoint())

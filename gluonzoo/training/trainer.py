@@ -170,6 +170,10 @@ class Trainer:
     def _start(self):
         """Bring all workers and devices to rank 0's weights, then make the buckets in which gradients travel."""
         store = self.kvstore
+        other = [name for name, p in zip(self._names, self._parameters) if np.dtype(p.dtype) not in (np.float32, np.float16)]
+        if store.is_distributed and other:
+            raise UserError(f"parameter {other[0]!r} is {np.dtype(self._parameters[self._names.index(other[0])].dtype)}; MXNet's "
+                            "servers add in float32 at best, so a distributed job takes float32 or float16")
         if store.is_async:
             if self._json is None or self._json["name"] not in OPTIMIZERS:
                 raise UserError(f"dist_async runs the optimizer on the servers; name one of {', '.join(OPTIMIZERS)}")

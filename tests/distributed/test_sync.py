@@ -30,3 +30,8 @@ def test_two_workers_equal_one_in_twenty_jobs_under_load(job, busy_cores):
 ])
 def test_workers_equal_one(job, workers, servers, size, kind, optimizer):
     check(job(workers, servers, "equal.py", 2, size, kind, optimizer), workers)
+
+
+def test_gather_keeps_every_bit(job):
+    for report in job(3, 2, "gather.py").reports.values():
+        assert len(report["checks"]) == 62 and all(report["checks"])

@@ -127,7 +127,10 @@ await_file("pid")
 stat = "/proc/%s/stat" % open(path("pid")).read()
 sys.stdout.write("x" * 200000 + "\\n" * 100000)      # keeps the launcher busy when the deaths come
 touch("ready")
-while os.path.exists(stat) and open(stat).read().split()[2] != "Z": time.sleep(.001)
+try:
+    while open(stat).read().split()[2] != "Z": time.sleep(.001)
+except OSError:
+    os._exit(9)
 os._exit(9)
 """)
     assert done.code == 7
@@ -213,6 +216,12 @@ def test_a_job_that_never_starts(job):
     done = job.run("time.sleep(60)", "--startup-timeout", "0.7", server="print('servers do not count'); time.sleep(60)")
     assert done.code == 124 and done.seconds < 5
     assert "no worker printed anything or reported a step within 0.7 s of the start (--startup-timeout)" in done.err
+
+
+@pytest.mark.parametrize("sign", ["print('up')", "step(0)"])
+def test_output_or_a_step_is_a_start(job, sign):
+    done = job.run(f"if INDEX == 1: {sign}\ntime.sleep(1.5); done()", "--startup-timeout", "1")
+    assert done.code == 0
 
 
 def test_an_old_progress_file_does_not_count(job):

@@ -1,6 +1,10 @@
 """Who failed, from exit codes alone."""
+import os
+import signal
+import subprocess
 from collections import namedtuple
 
+from launch.processes import DeathOrder
 from launch.supervise import FINISHED, ORDERLY, judge
 
 import pytest
@@ -44,3 +48,28 @@ def roles(text):
 def test_judge(text, expected):
     verdict = judge(roles(text), NOW)
     assert getattr(verdict, "name", verdict) == expected
+
+
+def test_the_kernel_knows_the_order_of_deaths():
+    order = DeathOrder()
+    children = [subprocess.Popen(["sleep", "60"]) for _ in range(6)]
+    try:
+        for child in children:
+            order.add(child.pid)
+        wanted = [children[i].pid for i in (3, 0, 5, 1)]
+        for pid in wanted:
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        for child in children:      # reaped in another order, as after a while without looking
+            if child.pid in wanted:
+                child.wait()
+        ranks = {child.pid: order.rank(child.pid) for child in children}
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+        order.close()
+    if not any(ranks.values()):
+        pytest.skip("no pidfds on this kernel")
+    assert sorted(wanted, key=ranks.get) == wanted
+    assert [pid for pid in ranks if ranks[pid] == 0] == [children[2].pid, children[4].pid]

@@ -116,6 +116,14 @@ def test_a_name_with_a_newline_is_still_one_line(launch):
     assert done.code == 2 and done.err.count("\n") == 1
 
 
+def test_ctrl_c_before_anything_has_started(monkeypatch, capfd):
+    def interrupted():
+        raise KeyboardInterrupt
+    monkeypatch.setattr(program, "build_parser", interrupted)
+    assert program.main(["-n", "1", TRUE]) == 130
+    assert capfd.readouterr() == ("", "")
+
+
 def test_help_and_version(launch):
     done = launch("--help")
     assert done.code == 0 and done.err == ""
