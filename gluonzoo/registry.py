@@ -43,6 +43,7 @@ class ModelSpec:
         counting: "macs", or "connections" where `macs` holds the paper's count of connections, biases included.
         link: arXiv number or where else the paper stands.
         notes: one line, where there is something to say.
+        learning_rate: for SGD with momentum, where `training.TrainConfig`'s default does not train it.
         name, builder: filled in by `register`.
     """
     task: str
@@ -56,6 +57,7 @@ class ModelSpec:
     counting: str = "macs"
     link: str = ""
     notes: str = ""
+    learning_rate: Optional[float] = None
     name: str = ""
     builder: Optional[Callable] = dataclasses.field(default=None, compare=False, repr=False)
 

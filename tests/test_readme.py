@@ -4,10 +4,10 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from gluonzoo import list_models
 from gluonzoo.summary import overview
+
+import pytest
 
 
 @pytest.fixture

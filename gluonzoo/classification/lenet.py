@@ -268,7 +268,7 @@ def lenet5(classes=10, in_channels=1):
     return LeNet5(classes, in_channels)
 
 
-@register(_spec(params=60000, macs=340908, counting="connections"))
+@register(_spec(params=60000, macs=340908, counting="connections", learning_rate=0.002))
 def lenet5_1998(classes=10, in_channels=1):
     """LeNet-5 as in the paper; see `LeNet5Paper`. 32x32 inputs."""
     return LeNet5Paper(classes, in_channels)

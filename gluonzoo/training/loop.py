@@ -279,9 +279,10 @@ def train_one_epoch(run, loader):
             "images_per_second": images_here / max(seconds, 1e-9), "seconds": seconds}
 
 
-def evaluate(net, task, dataset, transform, batch_size, store=None, contexts=None):
+def evaluate(net, task, dataset, transform, batch_size, store=None, contexts=None, beat=None):
     """Mean loss and metric over a data set, each worker running its share; every worker must call it.
 
+    Args: beat: called with the number of samples run so far, after every batch.
     Returns: {"loss", the task's metric, "samples"}, the same on every worker.
     """
     rank, workers = (store.rank, store.num_workers) if store is not None and not store.is_async else (0, 1)
@@ -298,6 +299,8 @@ def evaluate(net, task, dataset, transform, batch_size, store=None, contexts=Non
             while len(pending) > 2:
                 losses, outputs, truth = pending.popleft()
                 sums += [*task.score(losses, outputs, truth), len(truth)]
+            if beat is not None:
+                beat(int(sums[2]))
     for losses, outputs, truth in pending:
         sums += [*task.score(losses, outputs, truth), len(truth)]
     if store is not None and not store.is_async:
@@ -307,12 +310,16 @@ def evaluate(net, task, dataset, transform, batch_size, store=None, contexts=Non
 
 def _validate(run):
     """Validate with running statistics averaged over workers and devices, then put this worker's own back."""
-    run.log.heartbeat(f"{run.position.step} validating")
+    def beat(samples=0):
+        # A long validation is progress too: the launcher watches for changes.
+        run.log.heartbeat(f"{run.position.step} validating {samples}")
+
+    beat()
     if run.store.is_async and run.store.rank != 0:
         return {}
     rows = run.worker_statistics()
     run.average_statistics(rows)
-    result = evaluate(run.net, run.task, *run.valid_set, max(run.config.batch_size, 64), run.store)
+    result = evaluate(run.net, run.task, *run.valid_set, max(run.config.batch_size, 64), run.store, beat=beat)
     if rows is not None:
         run.set_statistics(rows[run.store.rank])
     return {"val_loss": result["loss"], f"val_{run.task.metric}": result[run.task.metric]}

@@ -82,7 +82,8 @@ def settings(explicit, resume=False, tell=print):
             raise
         saved = None  # The launcher restarted a job that had not reached its first checkpoint.
     if saved is None:
-        config = configs.build(explicit)
+        rate = registry.model_spec(explicit.get("model", configs.TrainConfig.model)).learning_rate
+        config = configs.build({} if rate is None else {"lr": rate}, explicit)
         if "output" not in explicit:
             config = dataclasses.replace(config, output=numbered_outputs(config.output)[1])
         elif not restarted and checkpoint._names(os.path.join(config.output, "checkpoints")):

@@ -35,3 +35,12 @@ def test_workers_equal_one(job, workers, servers, size, kind, optimizer):
 def test_gather_keeps_every_bit(job):
     for report in job(3, 2, "gather.py").reports.values():
         assert len(report["checks"]) == 62 and all(report["checks"])
+
+
+@pytest.mark.parametrize("kind", ["dist_sync", "dist_async"])
+def test_inference_before_and_between_updates(job, kind):
+    """Stock: the server aborts on the first key, or the worker on a pull, because oneDNN has reordered the weights."""
+    reports = job(2, 1, "layout.py", kind).reports
+    assert all(report["finite"] and report["moved"] > 0 for report in reports.values())
+    if kind == "dist_sync":
+        assert len({report["digest"] for report in reports.values()}) == 1

@@ -138,11 +138,11 @@ os._exit(9)
     assert f"others followed: worker {1 - first} exited with code 9" in done.err
 
 
-@pytest.mark.parametrize("role", ["server", "scheduler"])
-@pytest.mark.parametrize("how, code, words", [
-    ("os.kill(os.getpid(), signal.SIGKILL)", 137, "was killed by SIGKILL"),
-    ("sys.exit(1)", 1, "exited with code 1"),
-    ("sys.exit(0)", 1, "exited with code 0"),
+@pytest.mark.parametrize("role, how, code, words", [
+    ("server", "os.kill(os.getpid(), signal.SIGKILL)", 137, "was killed by SIGKILL"),
+    ("server", "sys.exit(0)", 1, "exited with code 0"),
+    ("scheduler", "sys.exit(1)", 1, "exited with code 1"),
+    ("scheduler", "os.kill(os.getpid(), signal.SIGKILL)", 137, "was killed by SIGKILL"),
 ])
 def test_a_server_or_scheduler_that_ends_early(job, role, how, code, words):
     done = job.run("time.sleep(60)",

@@ -7,7 +7,7 @@ import numpy as np
 store = gluonzoo.distributed.create("dist_sync")
 random = np.random.RandomState(0)
 checks = []
-for number in range(30):
+for _number in range(30):
     everyone = random.randn(store.num_workers, 2, 3) * 10.0 ** random.randint(-300, 300)
     checks.append(store.gather(everyone[store.rank]).tobytes() == everyone.tobytes())
     expected = everyone[0] + everyone[1]
