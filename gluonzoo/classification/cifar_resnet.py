@@ -11,7 +11,7 @@ import functools
 import mxnet as mx
 from mxnet.gluon import nn
 
-from ..layers import BasicUnit, ConvNorm, Network, Stages, residual_stage
+from ..layers import BasicUnit, ConvNorm, GlobalAveragePool, Network, Stages, residual_stage
 from ..registry import ModelSpec, register
 
 __all__ = ["CifarResNet", "cifar_resnet20_v1_a", "cifar_resnet20_v1_b", "cifar_resnet32_v1_a", "cifar_resnet32_v1_b",
@@ -43,7 +43,7 @@ class CifarResNet(Network):
                 self.features.stage1 = make(16, 16, 1, "stage1_")                           # N x 16 x 32 x 32
                 self.features.stage2 = make(16, 32, 2, "stage2_")                           # N x 32 x 16 x 16
                 self.features.stage3 = make(32, 64, 2, "stage3_")                           # N x 64 x 8 x 8
-            self.pool = nn.GlobalAvgPool2D()                                                # N x 64 x 1 x 1
+            self.pool = GlobalAveragePool()                                                 # N x 64
             self.output = self.make_output(classes)
 
     def make_output(self, classes):
