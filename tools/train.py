@@ -4,9 +4,7 @@ import argparse
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                                     add_help=True)
-    parser.formatter_class = argparse.HelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__)
     from gluonzoo.training import config
 
     config.add_arguments(parser)

@@ -6,7 +6,7 @@ import random
 import mxnet as mx
 import numpy as np
 
-from .. import data, registry
+from .. import data, registry, runtime
 from ..distributed import kvstore as kvstores
 from ..errors import UserError
 from . import checkpoint
@@ -127,6 +127,9 @@ def prepare(config, saved=None):
     """
     spec = registry.model_spec(config.model)
     contexts = config.contexts()
+    if len(contexts) > 1 and config.gpus is None and not os.environ.get("OMP_NUM_THREADS"):
+        # Every CPU device runs its operators in a thread of its own; together they share this process's processors.
+        runtime.set_threads(max(1, runtime.default_threads() // len(contexts)), contexts)
     train_set = data.load(config.dataset, train=True, data_dir=config.data_dir)
     valid_set = data.load(config.dataset, train=False, data_dir=config.data_dir)
     arguments = saved.config.get("model_arguments", {}) if saved else _fitting_model(config, train_set)
@@ -164,6 +167,7 @@ def train(explicit, resume=False):
     run = prepare(config, saved)
     if run.store.rank == 0:
         run.log.say("configuration: " + "  ".join(f"{name}={value}" for name, value in config.as_dict().items()))
+        run.log.say(f"data: {run.train_set[0]!r}")
         os.makedirs(config.output, exist_ok=True)
     history = fit(run)
     if run.store.rank == 0:
@@ -173,12 +177,11 @@ def train(explicit, resume=False):
 
 def finish(run, config):
     """Write what a person looks at after a run: the training curve. Says what is where."""
-    from ..errors import UserError as Missing
     run.log.say(f"checkpoints and log: {config.output}")
     try:
         from ..visual.curves import training_curve
         curve = os.path.join(config.output, "curve.png")
         training_curve(os.path.join(config.output, "log.jsonl"), curve)
         run.log.say(f"training curve: {curve}")
-    except (ImportError, Missing) as error:
+    except (ImportError, UserError) as error:
         run.log.say(f"no training curve: {error}")
