@@ -20,6 +20,7 @@ __all__ = ["KVStore", "create", "leave", "KINDS"]
 
 KINDS = ("local", "device", "dist_sync", "dist_device_sync", "dist_async")
 
+_status = None  # What sys.exit was last called with.
 _live = None  # ps-lite holds one job per process, so there is at most one distributed store.
 
 
@@ -158,8 +159,10 @@ def create(kind="device"):
     job.apply()
     # An escaping exception must end this process at once: its exit barrier would hang the whole job.
     sys.excepthook = _fail
+    if sys.exit is not _exit:
+        sys.exit = _exit
+        atexit.register(_close_at_exit)
     _live = KVStore(kind, mx.kv.create(kind))
-    atexit.register(_close_at_exit)
     return _live
 
 
@@ -171,9 +174,22 @@ def _fail(kind, error, trace):
     leave(2 if isinstance(error, UserError) else 130 if issubclass(kind, KeyboardInterrupt) else 1)
 
 
+def _exit(status=None):
+    """`sys.exit` in a distributed worker: it also leaves word of the status for `_close_at_exit`, which cannot see it."""
+    global _status
+    _status = status
+    raise SystemExit(status)
+
+
 def _close_at_exit():
-    if _live is not None:
-        _live.close()
+    if _live is None:
+        return
+    if _status not in (None, 0):
+        # A worker that gives up must not wait in the exit barrier for others that wait for its gradients.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_status if isinstance(_status, int) else 1)
+    _live.close()
 
 
 def leave(code=0):

@@ -4,7 +4,8 @@ import pytest
 
 @pytest.mark.parametrize("way, code, words", [
     (("raise",), 1, "RuntimeError: a wrong turn"), (("raise", "bare"), 1, "RuntimeError: a wrong turn"),
-    (("user-error",), 2, "error: a wrong flag"), (("exit",), 3, "exited with code 3"), (("kill",), 137, "SIGKILL")])
+    (("user-error",), 2, "error: a wrong flag"), (("exit",), 3, "exited with code 3"),
+    (("exit", "bare"), 3, "exited with code 3"), (("kill",), 137, "SIGKILL")])
 def test_the_failure_ends_the_job(job, way, code, words):
     outcome = job(2, 1, "fail.py", *way, check=False, timeout=60)
     assert outcome.code == code, outcome.output
