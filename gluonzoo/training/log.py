@@ -11,7 +11,7 @@ class RunLog:
     """The log of one run. On workers other than rank 0 it shows and writes nothing.
 
     Files in folder: log.jsonl (an object a line, events "step" and "epoch") and tensorboard/ when tensorboardX is
-    installed (``pip install gluonzoo[visual]``).
+    installed (``pip install -e '.[visual]'``).
 
     Args:
         folder: the run's folder, or None for no files.
@@ -33,7 +33,7 @@ class RunLog:
                 from tensorboardX import SummaryWriter
                 self._board = SummaryWriter(os.path.join(folder, "tensorboard"))
             except ImportError:
-                self.say("TensorBoard scalars are off: pip install gluonzoo[visual]")
+                self.say("TensorBoard scalars are off: pip install -e '.[visual]'")
 
     def say(self, text):
         """Print a line (rank 0 only)."""

@@ -48,7 +48,7 @@ def training_curve(log, path, title=None):
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError:
-        raise UserError("drawing the training curve needs matplotlib: pip install gluonzoo[visual]") from None
+        raise UserError("drawing the training curve needs matplotlib: pip install -e '.[visual]'") from None
     records = read_log(log) if isinstance(log, (str, os.PathLike)) else [item for item in log if isinstance(item, dict)]
     epochs, steps = _epochs(records), _steps(records)
     if not epochs:
