@@ -59,7 +59,7 @@ def _load_digits(train):
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise UserError("digits come with scikit-learn, which is not installed: pip install -e '.[demo]' in gluonzoo's folder") from error
+        raise UserError("digits come with scikit-learn, which is not installed: pip install -e '.[demo]'") from error
     digits = load_digits()
     labels = digits.target.astype(np.int32)
     place = np.empty(len(labels), dtype=np.int64)  # Number of the sample within its class.

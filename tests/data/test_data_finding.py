@@ -56,7 +56,7 @@ def test_digits():
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UserError, match=r"pip install gluonzoo\[demo\]"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[demo\]'"):
         data.load("digits")
 
 

@@ -133,7 +133,7 @@ def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    with pytest.raises(UserError, match=r"pip install gluonzoo\[visual\]"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[visual\]'"):
         training_curve(RUN, tmp_path / "c.png")
 
 
