@@ -43,7 +43,7 @@ OPTIONAL_PACKAGES = ("onnx", "scipy", "sklearn", "torch", "matplotlib", "tensorb
 
 #: Turns a thread waits for its team before it sleeps. OpenMP's default of 300,000 (milliseconds) is fine on an idle
 #: machine; where anything else runs on the same processors, every parallel region then waits for a thread that is not
-#: scheduled: LeNet-5 trained 4 to 8 times as fast with 1,000 on two busy cores, ResNet-18 inferred 6 times as fast.
+#: scheduled: LeNet-5 trained 3 to 8 times as fast with 1,000 on two busy cores, ResNet-18 inferred 5 to 7 times as fast.
 SPIN_COUNT = 1000
 
 
