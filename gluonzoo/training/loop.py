@@ -167,6 +167,15 @@ class Run:
             raise checkpoint.CheckpointError(
                 f"checkpoint {saved.path} is {seen} samples into an epoch at a global batch of {old_batch}; "
                 f"that is no whole number of batches of {new_batch} (workers x --batch-size)")
+        step = state["step"]
+        if old_batch != new_batch:
+            step = state["epoch"] * len(self.batches) + seen // new_batch
+        here = self.output is not None and os.path.abspath(os.path.join(self.output, "checkpoints"))
+        if step < state["step"] and os.path.dirname(os.path.abspath(saved.path)) == here:
+            # Checkpoints are ordered by their update; later ones of this run would count as older than this one.
+            raise checkpoint.CheckpointError(
+                f"checkpoint {saved.path} was written at a global batch of {old_batch}, this run's is {new_batch}; continue "
+                f"with --resume {self.output} and another --output")
         if saved.has("optimizer.params"):
             self.trainer.load_state_dict(saved.arrays("optimizer.params"))
         elif self.store.is_async:
@@ -180,10 +189,8 @@ class Run:
         sums = np.array(state["seen"])
         sums = sums if len(sums) == self.store.num_workers else sums.sum(axis=0, keepdims=True)
         mine = sums[self.store.rank] if self.store.rank < len(sums) else np.zeros(3)
-        self.position = Position(step=state["step"], epoch=state["epoch"], step_in_epoch=seen // new_batch,
+        self.position = Position(step=step, epoch=state["epoch"], step_in_epoch=seen // new_batch,
                                  sums=mine[:2].copy(), samples=int(mine[2]), history=state["history"])
-        if old_batch != new_batch:
-            self.position.step = self.position.epoch * len(self.batches) + self.position.step_in_epoch
         if not self.store.is_async:
             steps = self.store.all_sum(np.array([self.position.step], dtype=np.float64))[0]
             if steps != self.position.step * self.store.num_workers:

@@ -78,6 +78,16 @@ def test_a_run_leaves_what_a_person_looks_for_and_is_not_overwritten(run_program
     assert other.returncode == 2 and "is of model 'lenet5'" in other.stderr
 
 
+def test_a_larger_batch_continues_in_another_folder(run_program):
+    """Its updates have lower numbers, and the newest checkpoint of a folder is the one with the highest."""
+    assert run_program("tools/train.py", "--dataset", "digits", "--epochs", "1", "--output", "a").returncode == 0
+    larger = ("tools/train.py", "--epochs", "2", "--batch-size", "128")
+    refused = run_program(*larger, "--resume", "--output", "a")
+    assert refused.returncode == 2 and "another --output" in refused.stderr and refused.stderr.count("\n") == 1
+    done = run_program(*larger, "--resume", "a", "--output", "b")
+    assert done.returncode == 0 and "epoch 2/2" in done.stdout, done.stderr
+
+
 def test_weights_start_a_run(run_program, tmp_path):
     assert run_program("tools/train.py", "--dataset", "digits", "--epochs", "3", "--output", "a").returncode == 0
     weights = sorted((tmp_path / "a" / "checkpoints").iterdir())[-1] / "parameters.params"
