@@ -1,4 +1,5 @@
-"""The base of every network: named stages, a head that can be changed, and a check of what comes in."""
+"""The base of every network: named stages, heads that can be changed, and a check of what comes in."""
+import collections
 import numbers
 
 from mxnet.gluon import HybridBlock
@@ -32,6 +33,8 @@ class Network(HybridBlock):
     """A network of `features` (a `Stages` that gives the feature map) and `output` (the last layer).
 
     A subclass sets `features` and `output` inside `name_scope()`, and defines `hybrid_forward` and `make_output`.
+    One with auxiliary heads sets them as attributes, calls `name_auxiliary` with their names, and returns the main
+    output and theirs as a list; the caller gets a named tuple, eager and hybridized, training or not.
 
     Args:
         classes: number of classes, at least 1.
@@ -42,6 +45,9 @@ class Network(HybridBlock):
     #: What `gluonzoo.get_model` was asked for; None for a network that was not built through the registry.
     model_name = None
     model_kwargs = None
+    #: Names of the auxiliary heads, and the type of the outputs where there are any.
+    auxiliary = ()
+    _outputs = None
 
     def __init__(self, classes, in_channels, min_size=(1, 1), fixed_size=False):
         check_positive(classes=classes, in_channels=in_channels)
@@ -72,34 +78,48 @@ class Network(HybridBlock):
         # Symbols (tracing, export, a hybridized parent) have no shape to check.
         if isinstance(x, NDArray):
             self.check_input(x.shape)
-        return super().forward(x, *args)
+        outputs = super().forward(x, *args)
+        return outputs if self._outputs is None else self._outputs(*outputs)
+
+    def name_auxiliary(self, *names):
+        """Make the outputs a named tuple: `output`, then these; each is an attribute, a block with an `output` of its
+        own and a `make_output(classes)`."""
+        self.auxiliary = names
+        self._outputs = collections.namedtuple(f"{type(self).__name__}Outputs", ("output",) + names)
 
     def make_output(self, classes):
         """A new, uninitialised last layer for so many classes; called inside `name_scope()`."""
         raise NotImplementedError(f"{type(self).__name__} does not define make_output")
 
     def reset_classes(self, classes, ctx=None):
-        """Put a new last layer in place, for another number of classes; all other layers keep their parameters.
+        """Put new last layers in place, for another number of classes; all other layers keep their parameters.
 
-        If the network is initialised, or `ctx` is given, the new layer is initialised too. A Trainer made before
-        still holds the old layer's parameters: make a new one.
+        If the network is initialised, or `ctx` is given, the new layers are initialised too. A Trainer made before
+        still holds the old layers' parameters: make a new one.
 
         Args:
-            ctx: context or list of contexts of the new layer; by default those of the old one.
+            ctx: context or list of contexts of the new layers; by default those of the old ones.
         """
         check_positive(classes=classes)
-        old = next(iter(self.output.collect_params().values()))
-        if ctx is None and old._data is not None:
-            ctx = old.list_ctx()
-        with self.name_scope():
-            output = self.make_output(int(classes))
-        output.cast(old.dtype)
-        if ctx is not None:
-            output.initialize(ctx=ctx)
-        output.hybridize(self._active, **dict(self._flags))
-        self.output, self.classes = output, int(classes)
+        for head in [self] + [getattr(self, name) for name in self.auxiliary]:
+            _replace_output(head, int(classes), ctx, self._active, self._flags)
+        self.classes = int(classes)
         if self.model_kwargs is not None:
             self.model_kwargs = dict(self.model_kwargs, classes=self.classes)
+
+
+def _replace_output(head, classes, ctx, active, flags):
+    """Give a network or an auxiliary head a new `output`, in the state the old one was in."""
+    old = next(iter(head.output.collect_params().values()))
+    if ctx is None and old._data is not None:
+        ctx = old.list_ctx()
+    with head.name_scope():
+        output = head.make_output(classes)
+    output.cast(old.dtype)
+    if ctx is not None:
+        output.initialize(ctx=ctx)
+    output.hybridize(active, **dict(flags))
+    head.output = output
 
 
 class FeatureMaps(HybridBlock):

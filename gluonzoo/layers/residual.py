@@ -13,24 +13,36 @@ __all__ = ["BasicUnit", "BottleneckUnit", "ConvNorm", "ZeroPadShortcut", "he_con
            "residual_stage"]
 
 
-def he_conv(in_channels, channels, kernel_size, strides=1):
-    """A convolution without bias that keeps the size at stride 1, with weights of variance 2 / fan_in."""
-    return nn.Conv2D(channels, kernel_size, strides, padding=kernel_size // 2, in_channels=in_channels, use_bias=False,
-                     weight_initializer=mx.init.MSRAPrelu(factor_type="in", slope=0))
+def he_conv(in_channels, channels, kernel_size, strides=1, padding=None, groups=1, use_bias=False,
+            weight_initializer=None):
+    """A convolution that keeps the size at stride 1, with weights of variance 2 / fan_in, or as asked for.
+
+    Args:
+        kernel_size: a number, or (height, width).
+        padding: a number or (height, width); by default half the kernel, rounded down.
+    """
+    if padding is None:
+        padding = tuple(size // 2 for size in kernel_size) if isinstance(kernel_size, tuple) else kernel_size // 2
+    return nn.Conv2D(channels, kernel_size, strides, padding=padding, groups=groups, in_channels=in_channels,
+                     use_bias=use_bias,
+                     weight_initializer=weight_initializer or mx.init.MSRAPrelu(factor_type="in", slope=0))
 
 
 class ConvNorm(HybridBlock):
     """Convolution and BatchNorm, then ReLU unless `relu` is False.
 
-    Shape: (N, in_channels, H, W) -> (N, channels, ceil(H / strides), ceil(W / strides)).
+    Args:
+        epsilon: BatchNorm's.
+        options: of `he_conv`: `padding`, `groups`, `use_bias`, `weight_initializer`.
+    Shape: (N, in_channels, H, W) -> (N, channels, ceil(H / strides), ceil(W / strides)) with the default padding.
     """
 
-    def __init__(self, in_channels, channels, kernel_size, strides=1, relu=True, prefix=None):
+    def __init__(self, in_channels, channels, kernel_size, strides=1, relu=True, epsilon=1e-5, prefix=None, **options):
         super().__init__(prefix=prefix)
         self._relu = relu
         with self.name_scope():
-            self.conv = he_conv(in_channels, channels, kernel_size, strides)
-            self.norm = nn.BatchNorm(in_channels=channels)
+            self.conv = he_conv(in_channels, channels, kernel_size, strides, **options)
+            self.norm = nn.BatchNorm(in_channels=channels, epsilon=epsilon)
 
     def hybrid_forward(self, F, x):
         x = self.norm(self.conv(x))
