@@ -4,7 +4,10 @@ Counts and shapes are inferred, nothing is run for them. What must run uses two 
 (or the one size the network takes): the last maps then still have several pixels, and no gradient vanishes.
 """
 import csv
+import inspect
 import os
+import subprocess
+import sys
 import tempfile
 
 import gluonzoo
@@ -20,8 +23,20 @@ from mxnet import autograd, gluon
 NAMES = gluonzoo.list_models()
 #: Networks that share a row of models.csv with another name.
 SAME_AS = {"resnet18_v1b": "resnet18_v1", "resnet34_v1b": "resnet34_v1"}
-#: Running these takes longer than everything else together, or shows nothing that another does not.
-HEAVY = ("resnet101", "resnet152", "cifar_resnet1202", "cifar_resnet110_v1_b") + tuple(SAME_AS)
+#: Networks that `make test` runs, at least one of each family and of each kind of block; `make slow` runs the others too.
+#: All of them are checked without being run.
+RUN = ("lenet5", "lenet5_1998", "lenet_caffe", "alexnet_owt", "zfnet", "vgg11", "msra_net_a", "nin_cifar10", "googlenet",
+       "googlenet_bn", "bn_inception", "inception_v2", "inception_v3", "inception_v4", "inception_resnet_v1", "resnet18_v1",
+       "resnet18_v1_a", "resnet50_v1", "resnet50_v1b", "resnet18_v2", "resnet50_v2", "resnet50_v2_stride1x1",
+       "cifar_resnet20_v1_a", "cifar_resnet20_v1_b", "cifar_resnet20_v2", "cifar_resnet164_v2", "resnext50_32x4d",
+       "cifar_resnext29_32x4d", "densenet121", "cifar_densenet_l40_k12", "cifar_densenet_bc_l100_k12", "se_resnet18",
+       "se_resnet50", "se_resnext50_32x4d", "se_bn_inception", "squeezenet1_0", "squeezenet1_1", "mobilenet_v1_0_5",
+       "mobilenet_v2_1_0", "shufflenet_v1_g1_0_25", "shufflenet_v1_g3_1_0", "shufflenet_v2_1_0", "xception", "dpn68", "polynet",
+       "pvanet_cls", "xnor_alexnet", "xnor_resnet18", "stn_mnist", "darknet19")
+#: The same builder with aux=True: (row of models.csv, multiply-adds of the whole graph; the rows of the last two count the
+#: graph without the heads, and their notes give the number for the whole one).
+AUXILIARY = {"googlenet": ("googlenet_aux", 1591044096), "googlenet_bn": ("googlenet_bn_aux", 1506748416),
+             "inception_v3": ("inception_v3_aux", 5718899296)}
 
 every_name = pytest.mark.parametrize("name", NAMES)
 
@@ -46,8 +61,9 @@ def small_input(net, name, batch=2):
 
 
 def gradients(net, x):
-    """One training step's gradients by structural name; the loss is softmax cross entropy."""
+    """One training step's gradients by structural name; the loss is softmax cross entropy. Nothing is dropped."""
     label = mx.nd.arange(x.shape[0])
+    net.apply(lambda block: setattr(block, "_rate", 0) if isinstance(block, gluon.nn.Dropout) else None)
     with autograd.record():
         loss = gluon.loss.SoftmaxCrossEntropyLoss()(net(x), label)
     loss.backward()
@@ -74,6 +90,10 @@ class Sample:
         mx.random.seed(7)
         self.name, self.net = name, gluonzoo.get_model(name)
         self.net.initialize()
+        for key, parameter in self.net._collect_params_with_prefix().items():
+            # Weights that start at zero let no gradient through to the layers before them.
+            if key.endswith("weight") and not parameter.data().asnumpy().any():
+                parameter.set_data(mx.nd.random.normal(0, 0.01, parameter.shape))
         self.x = small_input(self.net, name)
         set_momentum(self.net, 0.0)
         self.gradients = gradients(self.net, self.x)
@@ -81,7 +101,7 @@ class Sample:
         self.output = self.net(self.x).asnumpy()
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name.startswith(HEAVY) else [])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=[] if name in RUN else [pytest.mark.slow])
                                         for name in NAMES])
 def sample(request):
     return Sample(request.param)
@@ -104,12 +124,59 @@ def test_counts_are_the_specification(name):
 @every_name
 def test_specification_is_the_table(name, table):
     spec, row = gluonzoo.model_spec(name), table[SAME_AS.get(name, name)]
-    assert row["params_flag"] == "exact"
-    assert (spec.params, spec.macs) == (int(row["params"]), int(row["macs"]))
+    if row["params_flag"] == "exact":
+        assert (spec.params, spec.macs) == (int(row["params"]), int(row["macs"]))
+    else:  # The builder says what was chosen, and the few published figures are met roughly.
+        assert row["params_flag"] in ("approx", "not fixed by paper") and spec.notes
+        assert spec.params == pytest.approx(int(row["params"] or spec.params), rel=0.01)
+        assert spec.macs == pytest.approx(int(row["macs"] or spec.macs), rel=0.05)
     assert (spec.paper, str(spec.year), spec.task, spec.family) == (
         row["paper"], row["year"], row["task"], row["family"])
     assert "x".join(map(str, spec.input_shape)) == row["input_shape"] and str(spec.classes) == row["output_shape"]
     assert row["arxiv"].startswith("none") or row["arxiv"] in spec.link
+
+
+def test_every_row_of_the_table_is_registered(table):
+    rows = {name for name, row in table.items() if row["task"] == "classification"}
+    assert rows - {name for name, _ in AUXILIARY.values()} == set(NAMES) - set(SAME_AS)
+    assert rows >= {name for name, _ in AUXILIARY.values()}
+
+
+def test_every_family_is_run():
+    assert set(RUN) <= set(NAMES)
+    assert {gluonzoo.model_spec(name).family for name in RUN} == {gluonzoo.model_spec(name).family for name in NAMES}
+
+
+def test_auxiliary_heads_are_those_of_the_table(table):
+    with_heads = {name for name in NAMES if "aux" in inspect.signature(gluonzoo.model_spec(name).builder).parameters}
+    assert with_heads == set(AUXILIARY)
+    for name, (row, macs) in AUXILIARY.items():
+        net, shape = gluonzoo.get_model(name, aux=True), gluonzoo.model_spec(name).input_shape
+        assert count_parameters(net) == int(table[row]["params"])
+        assert count_macs(net, shape) == macs
+        assert str(macs) in (table[row]["macs"], table[row]["notes"].split("training graph macs ")[-1].split()[0])
+
+
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_auxiliary_outputs_are_named_in_every_mode(name, folder):
+    net, plain = gluonzoo.get_model(name, classes=4, aux=True), gluonzoo.get_model(name, classes=4)
+    net.initialize()
+    names = ("output",) + net.auxiliary
+    assert len(names) > 1 and net.model_kwargs["aux"] is True
+    x = mx.nd.random.normal(shape=(1,) + gluonzoo.model_spec(name).input_shape)
+    expected = net(x)
+    net.hybridize()
+    for outputs in (expected, net(x)):
+        assert outputs._fields == names and all(output.shape == (1, 4) for output in outputs)
+    with autograd.record():
+        assert net(x)._fields == names
+    net.reset_classes(7)
+    assert [output.shape for output in net(x)] == [(1, 7)] * len(names)
+    shared = net._collect_params_with_prefix()
+    assert set(plain._collect_params_with_prefix()) == {
+        key for key in shared if key.split(".")[0] not in net.auxiliary}
+    with pytest.raises(UserError, match="aux is 'yes'"):
+        gluonzoo.get_model(name, aux="yes")
 
 
 @every_name
@@ -127,7 +194,7 @@ def test_output_shape_and_stages(name):
 @every_name
 def test_other_classes_and_channels(name):
     spec, net = gluonzoo.model_spec(name), gluonzoo.get_model(name, classes=3, in_channels=5)
-    assert net.model_kwargs == {"classes": 3, "in_channels": 5}
+    assert (net.model_kwargs["classes"], net.model_kwargs["in_channels"]) == (3, 5)
     assert summarize(net, (5,) + spec.input_shape[1:]).rows[-1].output_shape == (3,)
 
 
@@ -196,9 +263,12 @@ def test_hybrid_is_eager(sample, static, folder):
     other.hybridize(static_alloc=static, static_shape=static)
     for _ in range(2):  # A static graph plans its memory in the first call and uses the plan in the second.
         np.testing.assert_array_equal(other(sample.x).asnumpy(), sample.output)
+    # A bias before a BatchNorm has no gradient but for rounding: it is measured against the largest of the network.
+    largest = max(np.abs(gradient).max() for gradient in sample.gradients.values())
     for key, gradient in gradients(other, sample.x).items():
         expected = sample.gradients[key]
-        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max(), err_msg=key)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, err_msg=key,
+                                   atol=1e-4 * np.abs(expected).max() + 1e-6 * largest)
 
 
 def copy_of(sample, folder):
@@ -238,3 +308,21 @@ def test_export_is_the_live_net_to_the_bit(sample, folder):
 def test_smallest_input_works(sample):
     x = mx.nd.random.normal(shape=(1, sample.x.shape[1]) + sample.net.min_size)
     assert np.isfinite(sample.net(x).asnumpy()).all()
+
+
+@pytest.mark.slow
+def test_memory_of_the_largest_network(folder):
+    """Built, initialised, one training step, saved and loaded by another instance: below 8 GiB at its highest."""
+    largest = max(NAMES, key=lambda name: gluonzoo.model_spec(name).params)
+    program = f"""
+import resource
+import gluonzoo
+from tests.test_models import Sample, copy_of
+sample = Sample({largest!r})
+copy_of(sample, {folder!r})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, timeout=600, check=True,
+                          env=dict(os.environ, PYTHONPATH=root))
+    assert 2**20 < int(done.stdout) < 8 * 2**20  # KiB

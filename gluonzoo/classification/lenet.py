@@ -17,7 +17,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import Network, Stages
+from ..layers import DenseHeadNetwork, Stages
 from ..registry import ModelSpec, register
 
 __all__ = ["LeNet5", "LeNet5Paper", "LeNetCaffe", "ScaledTanh", "Subsampling", "SparseC3", "RBFOutput",
@@ -153,6 +153,23 @@ class RBFOutput(HybridBlock):
         lengths = F.expand_dims(F.sum(F.square(codes), axis=1), axis=0)
         return F.broadcast_sub(F.broadcast_sub(2 * product, F.sum(F.square(x), axis=1, keepdims=True)), lengths)
 
+    def as_convolution(self, shape):
+        """For `gluonzoo.to_fully_convolutional`: see `RBFMaps`."""
+        return RBFMaps(self._classes), (self._classes,) + shape[1:]
+
+
+class RBFMaps(RBFOutput):
+    """`RBFOutput` at every pixel: the space displacement network of the paper's section VII.
+
+    Shape: (N, 84, H, W) -> (N, classes, H, W).
+    """
+
+    def hybrid_forward(self, F, x, codes):
+        kernel = F.reshape(codes, shape=(0, 0, 1, 1))
+        product = F.Convolution(x, kernel, kernel=(1, 1), num_filter=self._classes, no_bias=True)
+        lengths = F.expand_dims(F.sum(F.square(kernel), axis=1), axis=0)
+        return F.broadcast_sub(F.broadcast_sub(2 * product, F.sum(F.square(x), axis=1, keepdims=True)), lengths)
+
 
 @mx.init.register
 class RBFCodes(mx.init.Initializer):
@@ -173,7 +190,7 @@ def _squashed(layer):
     return block
 
 
-class LeNet5Paper(Network):
+class LeNet5Paper(DenseHeadNetwork):
     """LeNet-5 as the paper has it: sparse C3, trainable subsampling, RBF output.
 
     The squared distances are of the order of 100, so the steps must be small: plain SGD with momentum 0.9 and softmax
@@ -181,9 +198,10 @@ class LeNet5Paper(Network):
 
     Shape: (N, in_channels, 32, 32) -> (N, classes), minus squared distances.
     """
+    hidden = ("c5", "f6")
 
     def __init__(self, classes=10, in_channels=1):
-        super().__init__(classes, in_channels, min_size=(32, 32), fixed_size=True)
+        super().__init__(classes, in_channels, (32, 32))
         with self.name_scope():
             self.features = Stages(prefix="features_")
             with self.features.name_scope():                                                # N x 1 x 32 x 32
@@ -199,11 +217,8 @@ class LeNet5Paper(Network):
     def make_output(self, classes):
         return RBFOutput(classes, prefix="output_")
 
-    def hybrid_forward(self, F, x):
-        return self.output(self.f6(self.c5(self.features(x))))
 
-
-class LeNet5(Network):
+class LeNet5(DenseHeadNetwork):
     """LeNet-5 as most people write it: C3 sees all maps, plain average pooling, linear output.
 
     The squashing function is the paper's, after every convolution and dense layer but the last. It trains best with
@@ -211,9 +226,10 @@ class LeNet5(Network):
 
     Shape: (N, in_channels, 32, 32) -> (N, classes), logits.
     """
+    hidden = ("c5", "f6")
 
     def __init__(self, classes=10, in_channels=1):
-        super().__init__(classes, in_channels, min_size=(32, 32), fixed_size=True)
+        super().__init__(classes, in_channels, (32, 32))
         with self.name_scope():
             self.features = Stages(prefix="features_")
             with self.features.name_scope():                                                # N x 1 x 32 x 32
@@ -228,18 +244,16 @@ class LeNet5(Network):
     def make_output(self, classes):
         return nn.Dense(classes, in_units=84, weight_initializer=FAN_IN, prefix="output_")
 
-    def hybrid_forward(self, F, x):
-        return self.output(self.f6(self.c5(self.features(x))))
 
-
-class LeNetCaffe(Network):
+class LeNetCaffe(DenseHeadNetwork):
     """Caffe's LeNet: 20 and 50 maps, max pooling, 500 hidden units.
 
     Shape: (N, in_channels, 28, 28) -> (N, classes), logits.
     """
+    hidden = ("ip1",)
 
     def __init__(self, classes=10, in_channels=1):
-        super().__init__(classes, in_channels, min_size=(28, 28), fixed_size=True)
+        super().__init__(classes, in_channels, (28, 28))
         with self.name_scope():
             self.features = Stages(prefix="features_")
             with self.features.name_scope():                                                # N x 1 x 28 x 28
@@ -252,9 +266,6 @@ class LeNetCaffe(Network):
 
     def make_output(self, classes):
         return nn.Dense(classes, in_units=500, weight_initializer=FAN_IN, prefix="output_")
-
-    def hybrid_forward(self, F, x):
-        return self.output(self.ip1(self.features(x)))
 
 
 _spec = functools.partial(

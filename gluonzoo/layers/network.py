@@ -2,12 +2,12 @@
 import collections
 import numbers
 
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import Block, HybridBlock, Parameter
 from mxnet.ndarray import NDArray
 
 from ..errors import UserError
 
-__all__ = ["Network", "Stages", "FeatureMaps", "features", "check_positive"]
+__all__ = ["Network", "Stages", "FeatureMaps", "features", "check_flag", "check_positive"]
 
 
 def check_positive(**values):
@@ -15,6 +15,13 @@ def check_positive(**values):
     for name, value in values.items():
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name} is {value!r}; expected a whole number of at least 1")
+
+
+def check_flag(**values):
+    """Raise UserError unless every value is True or False; the message names the first that is not."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{name} is {value!r}; expected True or False")
 
 
 class Stages(HybridBlock):
@@ -91,6 +98,32 @@ class Network(HybridBlock):
         """A new, uninitialised last layer for so many classes; called inside `name_scope()`."""
         raise NotImplementedError(f"{type(self).__name__} does not define make_output")
 
+    def adapt(self, **options):
+        """Make the network what its builder makes with these keywords, where that needs no other parameters.
+
+        For weights that were trained in a variant: another normalization constant, another pooling. Parameters, and a
+        Trainer that holds them, stay as they are.
+
+        Args:
+            options: keywords of the builder.
+        Raises: UserError when the network was not built by name, or the keywords lead to other layers; it is unchanged then.
+        """
+        from ..registry import get_model
+        if self.model_name is None:
+            raise UserError(f"{type(self).__name__} was not built by name; expected a network of gluonzoo.get_model")
+        kwargs = dict(self.model_kwargs, **options)
+        pairs = list(_side_by_side(self, get_model(self.model_name, **kwargs)))
+        if any(twin is None or type(block) is not type(twin) or [parameter.shape for parameter in block._reg_params.values()]
+               != [parameter.shape for parameter in twin._reg_params.values()] for block, twin in pairs):
+            raise UserError(f"{self.model_name} cannot be changed to {options} once it is built: that has other layers")
+        plain = set(HybridBlock().__dict__)
+        for block, twin in pairs:
+            for key, value in twin.__dict__.items():
+                if key not in plain and not isinstance(value, (Block, Parameter)):
+                    block.__dict__[key] = value
+        self.model_kwargs = kwargs
+        self.hybridize(self._active, **dict(self._flags))  # Forgets the graph that it was compiled to.
+
     def reset_classes(self, classes, ctx=None):
         """Put new last layers in place, for another number of classes; all other layers keep their parameters.
 
@@ -120,6 +153,18 @@ def _replace_output(head, classes, ctx, active, flags):
         output.initialize(ctx=ctx)
     output.hybridize(active, **dict(flags))
     head.output = output
+
+
+def _side_by_side(block, twin):
+    """Pairs of the blocks of two trees; None stands for a block that the second does not have."""
+    yield block, twin
+    names = block._children.keys() | (twin._children.keys() if twin is not None else set())
+    for name in names:
+        mine, other = block._children.get(name), twin._children.get(name) if twin is not None else None
+        if mine is None or other is None:
+            yield other if mine is None else mine, None
+        else:
+            yield from _side_by_side(mine, other)
 
 
 class FeatureMaps(HybridBlock):

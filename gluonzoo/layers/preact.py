@@ -1,0 +1,67 @@
+"""Pre-activation: BatchNorm and ReLU come before each convolution, and nothing stands on the way around them.
+
+Source: K. He, X. Zhang, S. Ren, J. Sun, Identity Mappings in Deep Residual Networks, 2016, arXiv:1603.05027, figure 4 (e)
+and the appendix; the shortcut of a unit that changes the shape begins behind the unit's first BatchNorm and ReLU and has no
+BatchNorm of its own, as in the authors' github.com/KaimingHe/resnet-1k-layers. Differences: none known.
+"""
+from mxnet.gluon import HybridBlock, nn
+
+from .residual import he_conv
+
+__all__ = ["PreBasicUnit", "PreBottleneckUnit"]
+
+
+class PreBasicUnit(HybridBlock):
+    """Two 3x3 convolutions, each behind BatchNorm and ReLU, and the way around them.
+
+    Shape: (N, in_channels, H, W) -> (N, width, ceil(H / strides), ceil(W / strides)).
+    """
+    #: Channels of the unit's output for each of its `width`.
+    expansion = 1
+
+    def __init__(self, in_channels, width, strides=1, prefix=None):
+        super().__init__(prefix=prefix)
+        with self.name_scope():
+            self.norm1 = nn.BatchNorm(in_channels=in_channels)
+            self.conv1 = he_conv(in_channels, width, 3, strides)
+            self.norm2 = nn.BatchNorm(in_channels=width)
+            self.conv2 = he_conv(width, width, 3)
+            self.shortcut = _projection(in_channels, width, strides)
+
+    def hybrid_forward(self, F, x):
+        active = F.Activation(self.norm1(x), act_type="relu")
+        branch = F.Activation(self.norm2(self.conv1(active)), act_type="relu")
+        return F.elemwise_add(self.conv2(branch), x if self.shortcut is None else self.shortcut(active))
+
+
+class PreBottleneckUnit(HybridBlock):
+    """1x1, 3x3 and 1x1 convolutions, each behind BatchNorm and ReLU, and the way around them.
+
+    Args:
+        stride_on_3x3: the stride is the 3x3 convolution's, not the first 1x1's as in the authors' code.
+    Shape: (N, in_channels, H, W) -> (N, 4 width, ceil(H / strides), ceil(W / strides)).
+    """
+    expansion = 4
+
+    def __init__(self, in_channels, width, strides=1, stride_on_3x3=False, prefix=None):
+        super().__init__(prefix=prefix)
+        first, second = (1, strides) if stride_on_3x3 else (strides, 1)
+        with self.name_scope():
+            self.norm1 = nn.BatchNorm(in_channels=in_channels)
+            self.conv1 = he_conv(in_channels, width, 1, first)
+            self.norm2 = nn.BatchNorm(in_channels=width)
+            self.conv2 = he_conv(width, width, 3, second)
+            self.norm3 = nn.BatchNorm(in_channels=width)
+            self.conv3 = he_conv(width, 4 * width, 1)
+            self.shortcut = _projection(in_channels, 4 * width, strides)
+
+    def hybrid_forward(self, F, x):
+        active = F.Activation(self.norm1(x), act_type="relu")
+        branch = F.Activation(self.norm2(self.conv1(active)), act_type="relu")
+        branch = F.Activation(self.norm3(self.conv2(branch)), act_type="relu")
+        return F.elemwise_add(self.conv3(branch), x if self.shortcut is None else self.shortcut(active))
+
+
+def _projection(in_channels, channels, strides):
+    """The 1x1 convolution around a unit, or None where the shape stays: the input itself."""
+    return None if strides == 1 and in_channels == channels else he_conv(in_channels, channels, 1, strides)
