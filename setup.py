@@ -25,7 +25,11 @@ EXTRAS = {
     "visual": VISUAL,
     "export": ["onnx>=1.13.1,<=1.18.0", "onnxruntime>=1.15"],
     "vision": ["gluoncv==0.10.5.post0", "opencv-python-headless>=4.5", "pillow>=9"],
-    "test": ["pytest>=7", *DEMO],
+    "interop": ["safetensors>=0.4"],
+    "caffe": ["protobuf>=3.20"],
+    "torch": ["torch>=2", "safetensors>=0.4"],
+    # OpenCV reads Caffe's networks too, up to version 4: what it computes is compared with ours.
+    "test": ["pytest>=7", "safetensors>=0.4", "protobuf>=3.20", "opencv-python-headless>=4.5,<5", *DEMO],
 }
 
 setup(

@@ -4,7 +4,7 @@ from . import runtime
 runtime.prepare()
 
 from ._version import __version__  # noqa: E402
-from .layers import features  # noqa: E402
-from .registry import get_model, list_models, model_spec  # noqa: E402
+from .layers import features, to_fully_convolutional  # noqa: E402
+from .registry import get_model, list_models, list_pretrained, model_spec  # noqa: E402
 
-__all__ = ["get_model", "list_models", "model_spec", "features", "__version__"]
+__all__ = ["get_model", "list_models", "list_pretrained", "model_spec", "features", "to_fully_convolutional", "__version__"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import UserError
 
-__all__ = ["ModelSpec", "UnknownModelError", "register", "get_model", "list_models", "model_spec"]
+__all__ = ["ModelSpec", "UnknownModelError", "register", "get_model", "list_models", "list_pretrained", "model_spec"]
 
 #: The rooms whose import registers networks, one a task.
 ROOMS = ("gluonzoo.classification",)
@@ -121,12 +121,26 @@ def model_spec(name):
     return _specs[name]
 
 
-def get_model(name, **kwargs):
-    """Build a registered network; it is not initialised. The keywords are the builder's own (`classes`, ...).
+def get_model(name, pretrained=False, root=None, ctx=None, **kwargs):
+    """Build a registered network. The further keywords are the builder's own (`classes`, ...).
 
-    Raises: UnknownModelError for an unknown name; TypeError for an unknown keyword; ValueError for a bad value.
+    Args:
+        pretrained: False: the network is not initialised. True: with the weights that `root` offers under its name; with
+            another number of `classes`, all but the last layer. A path: with that file's weights, of any format that
+            `interop.load_weights` knows.
+        root: with pretrained=True, a folder of weights or its address (`interop.pretrained`); default $GLUONZOO_WEIGHTS.
+        ctx: with pretrained, the context or contexts of the parameters.
+    Raises: UnknownModelError for an unknown name; TypeError for an unknown keyword; ValueError for a bad value, weights
+        that cannot be had or do not fit.
     """
-    return model_spec(name).builder(**kwargs)
+    spec = model_spec(name)
+    if pretrained is False or pretrained is None:
+        if root is not None or ctx is not None:
+            given = "ctx" if root is None else "root"
+            raise UserError(f"{given} goes with pretrained; without weights use net.initialize(ctx=...)")
+        return spec.builder(**kwargs)
+    from .interop.pretrained import build_pretrained
+    return build_pretrained(name, pretrained, root, ctx, kwargs)
 
 
 def list_models(pattern="*", task=None):
@@ -143,3 +157,10 @@ def list_models(pattern="*", task=None):
         raise UserError(f"no network has the task {task!r}; the tasks are {', '.join(sorted(tasks))}")
     return sorted(name for name, spec in _specs.items()
                   if fnmatch.fnmatchcase(name, pattern) and task in (None, spec.task))
+
+
+def list_pretrained(root=None):
+    """{network: file, sha256, size, classes} of the weights that can be had from `root` or $GLUONZOO_WEIGHTS; see
+    `interop.pretrained`. Without a place named, none: this package publishes no weights."""
+    from .interop.pretrained import list_pretrained
+    return list_pretrained(root)

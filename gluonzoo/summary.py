@@ -15,42 +15,64 @@ from .registry import model_spec
 
 __all__ = ["Row", "Summary", "count_parameters", "count_macs", "summarize", "overview", "format_table"]
 
+#: Bytes of a number of float32.
+FLOAT = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One layer.
 
-    `output_shape` is for one input, without N; a tuple of shapes where there are several outputs. A layer that runs
-    several times has one row, with the shape of its first run and the multiply-adds of all. Shared parameters stand
-    at their first owner.
+    `output_shape` is for one input, without N; a tuple of shapes where there are several outputs. `activation_bytes`
+    is what these outputs take in float32. A layer that runs several times has one row, with the shape of its first run
+    and the multiply-adds and bytes of all. Shared parameters stand at their first owner.
     """
     name: str
     type: str
     output_shape: tuple
     params: int
     macs: int
+    activation_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a network in the order in which they run, and the sums."""
+    """The layers of a network in the order in which they run, and the sums.
+
+    `activation_bytes` is the sum over the layers' outputs for one image, all kept, as training keeps them; what a block
+    computes between its layers (a ReLU, an addition) is not in it. `parameter_bytes` is the memory of all parameters,
+    those without gradient (running statistics) included. Both in float32.
+    """
     rows: List[Row]
     input_shape: Tuple[int, ...]
     params: int
     macs: int
     counting: str
+    activation_bytes: int = 0
+    parameter_bytes: int = 0
 
     def text(self, markdown=False):
         """The rows as a table with a last line of sums."""
-        lines = [(row.name, row.type, _shape_text(row.output_shape), f"{row.params:,}", f"{row.macs:,}")
-                 for row in self.rows]
-        lines.append(("total", "", f"input {_shape_text(self.input_shape)}", f"{self.params:,}", f"{self.macs:,}"))
+        def counts(item):
+            return tuple(f"{number:,}" for number in (item.params, item.macs, item.activation_bytes))
+
+        lines = [(row.name, row.type, _shape_text(row.output_shape)) + counts(row) for row in self.rows]
+        lines.append(("total", "", f"input {_shape_text(self.input_shape)}") + counts(self))
         macs = "connections" if self.counting == "connections" else "multiply-adds"
-        return format_table(("layer", "type", "output", "parameters", macs), lines, markdown)
+        return format_table(("layer", "type", "output", "parameters", macs, "activation bytes"), lines, markdown)
+
+    def memory(self):
+        """One line about memory in float32."""
+        return (f"memory in float32: parameters {_mega(self.parameter_bytes)}, all layers' outputs for one image "
+                f"{_mega(self.activation_bytes)}")
 
     def as_dict(self):
         """The same as plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+def _mega(size):
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
 def _shape_text(shape):
@@ -121,15 +143,20 @@ def summarize(net, input_shape, counting="macs"):
     for name, block, symbols in calls:
         found = tuple(tuple(next(shapes)[1:]) for _ in symbols)
         own = list(block._reg_params.values())
-        if block in rows or (block._children and not own):
+        if block._children and not own:
+            continue
+        size = sum(FLOAT * math.prod(shape) for shape in found)
+        if block in rows:
+            rows[block] = dataclasses.replace(rows[block], activation_bytes=rows[block].activation_bytes + size)
             continue
         rows[block] = Row(name, type(block).__name__, found[0] if len(found) == 1 else found,
                           sum(sizes.pop(parameter.name, 0) for parameter in own),
-                          sum(macs.pop(parameter.name, 0) for parameter in own))
+                          sum(macs.pop(parameter.name, 0) for parameter in own), size)
     rows = list(rows.values())
     if sizes or macs:  # Parameters outside the traced layers, convolutions whose weights are computed from the input.
         rows.append(Row("(rest)", "", None, sum(sizes.values()), sum(macs.values())))
-    return Summary(rows, tuple(input_shape), sum(row.params for row in rows), sum(row.macs for row in rows), counting)
+    return Summary(rows, tuple(input_shape), sum(row.params for row in rows), sum(row.macs for row in rows), counting,
+                   sum(row.activation_bytes for row in rows), _parameter_bytes(net, output, shape))
 
 
 def _trace(net):
@@ -175,12 +202,24 @@ def _infer(symbol, shape, data="data"):
     return iter(shapes)
 
 
+def _inferred_shapes(output, shape):
+    """{name: shape} of all parameters in the graph, also of those whose shapes the net does not know yet."""
+    arguments, _, states = output.infer_shape(data=shape)
+    return dict(zip(output.list_arguments() + output.list_auxiliary_states(), arguments + states))
+
+
 def _parameter_sizes(net, output, shape):
     """{name of a trainable parameter: its size}; shapes that the net does not know yet are inferred."""
-    arguments, _, _ = output.infer_shape(data=shape)
-    inferred = dict(zip(output.list_arguments(), arguments))
+    inferred = _inferred_shapes(output, shape)
     return {name: _size(parameter, inferred.get(name, parameter.shape))
             for name, parameter in net.collect_params().items() if parameter.grad_req != "null"}
+
+
+def _parameter_bytes(net, output, shape):
+    """Memory of all parameters in float32, with or without gradient."""
+    inferred = _inferred_shapes(output, shape)
+    return sum(FLOAT * _size(parameter, inferred.get(name, parameter.shape))
+               for name, parameter in net.collect_params().items())
 
 
 def _macs_by_parameter(output, shape, counting, weights):

@@ -1,10 +1,11 @@
 """What every registered network must do; a new one is tested by being registered.
 
-Counts and shapes are inferred, nothing is run for them. What must run uses two images of a quarter of the standard size
+Counts and shapes are inferred, nothing is run for them. What must run uses two images of about a quarter of the standard size
 (or the one size the network takes): the last maps then still have several pixels, and no gradient vanishes.
 """
 import csv
 import inspect
+import math
 import os
 import subprocess
 import sys
@@ -55,20 +56,25 @@ def table():
 
 def small_input(net, name, batch=2):
     spec = gluonzoo.model_spec(name)
-    size = net.min_size if net.fixed_size else [max(low, full // 4)
+    size = net.min_size if net.fixed_size else [max(low, full // 4 if full <= 32 else 32 * math.ceil(full / 128))
                                                 for low, full in zip(net.min_size, spec.input_shape[1:])]
     return mx.nd.random.normal(shape=(batch, spec.input_shape[0]) + tuple(size))
 
 
 def gradients(net, x):
-    """One training step's gradients by structural name; the loss is softmax cross entropy. Nothing is dropped."""
+    """One training step's gradients by structural name; the loss is softmax cross entropy."""
     label = mx.nd.arange(x.shape[0])
-    net.apply(lambda block: setattr(block, "_rate", 0) if isinstance(block, gluon.nn.Dropout) else None)
     with autograd.record():
         loss = gluon.loss.SoftmaxCrossEntropyLoss()(net(x), label)
     loss.backward()
     return {key: parameter.grad().asnumpy() for key, parameter in net._collect_params_with_prefix().items()
             if parameter.grad_req != "null"}
+
+
+def without_dropout(net):
+    """The network itself; the random choices of two ways to run it would differ."""
+    net.apply(lambda block: setattr(block, "_rate", 0) if isinstance(block, gluon.nn.Dropout) else None)
+    return net
 
 
 def set_momentum(net, momentum):
@@ -88,7 +94,7 @@ class Sample:
 
     def __init__(self, name):
         mx.random.seed(7)
-        self.name, self.net = name, gluonzoo.get_model(name)
+        self.name, self.net = name, without_dropout(gluonzoo.get_model(name))
         self.net.initialize()
         for key, parameter in self.net._collect_params_with_prefix().items():
             # Weights that start at zero let no gradient through to the layers before them.
@@ -268,14 +274,14 @@ def test_hybrid_is_eager(sample, static, folder):
     for key, gradient in gradients(other, sample.x).items():
         expected = sample.gradients[key]
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, err_msg=key,
-                                   atol=1e-4 * np.abs(expected).max() + 1e-6 * largest)
+                                   atol=1e-4 * np.abs(expected).max() + 1e-5 * largest)
 
 
 def copy_of(sample, folder):
     """Another instance with the same parameters, through a file; the file goes."""
     path = os.path.join(folder, "net.params")
     sample.net.save_parameters(path)
-    other = gluonzoo.get_model(sample.name)
+    other = without_dropout(gluonzoo.get_model(sample.name))
     other.load_parameters(path)
     os.remove(path)
     return other

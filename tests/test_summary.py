@@ -185,8 +185,9 @@ def program(root, monkeypatch, capsys):
 
 def test_program_prints_layers(program):
     lines = program("lenet5").splitlines()
-    assert lines[2].split() == ["features.c1.0", "Conv2D", "6x28x28", "156", "117,600"]
-    assert lines[-1].split() == ["total", "input", "1x32x32", "61,706", "416,520"]
+    assert lines[2].split() == ["features.c1.0", "Conv2D", "6x28x28", "156", "117,600", "18,816"]
+    assert lines[-2].split() == ["total", "input", "1x32x32", "61,706", "416,520", "58,408"]
+    assert lines[-1] == "memory in float32: parameters 246.8 kB, all layers' outputs for one image 58.4 kB"
 
 
 def test_program_takes_other_inputs_and_classes(program):

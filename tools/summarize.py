@@ -1,11 +1,12 @@
-"""Print what a network consists of: layers, output shapes, parameters, multiply-adds; or a table of all networks."""
+"""Print what a network consists of: layers, output shapes, parameters, multiply-adds, memory; or a table of all networks;
+or draw published accuracies against multiply-adds."""
 import argparse
 import dataclasses
 import json
 
 from gluonzoo import get_model, list_models, model_spec
 from gluonzoo.errors import UserError, run
-from gluonzoo.summary import overview, summarize
+from gluonzoo.summary import format_table, overview, summarize
 
 
 def shape(text):
@@ -24,9 +25,19 @@ def parse_arguments():
     parser.add_argument("--all", action="store_true", help="a table of all registered networks")
     parser.add_argument("--markdown", action="store_true", help="write the table as Markdown")
     parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument("--compare", nargs="?", const="*", metavar="PATTERN", help="draw published accuracies against "
+                        "multiply-adds for the networks that match, for example 'resnet*' (default: all)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="with --compare: the picture (PNG)")
     arguments = parser.parse_args()
+    if bool(arguments.compare) != bool(arguments.output):
+        parser.error("--compare and -o FILE go together")
+    if arguments.compare:
+        given = [name for name in ("net", "input_shape", "classes", "all", "markdown", "json") if getattr(arguments, name)]
+        if given:
+            parser.error(f"--compare takes no {given[0].upper() if given[0] == 'net' else '--' + given[0].replace('_', '-')}")
+        return arguments
     if not arguments.net and not arguments.all:
-        parser.error("name a network, or ask for --all")
+        parser.error("name a network, or ask for --all or --compare")
     if arguments.markdown and arguments.json:
         parser.error("--markdown and --json exclude each other")
     if arguments.all and (arguments.input_shape or arguments.classes):
@@ -45,8 +56,28 @@ def all_networks(pattern, markdown, as_json):
     return json.dumps([{key: value for key, value in spec.items() if key != "builder"} for spec in fields])
 
 
+def compare(pattern, path):
+    """The picture of `--compare`, and a table of what is on it with sources."""
+    from gluonzoo.accuracies import ACCURACIES, published
+    from gluonzoo.visual import accuracy_picture
+
+    names = published(pattern)
+    try:
+        points = accuracy_picture(names, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    lines = [(name, f"{points[name]:,}", f"{ACCURACIES[name].top1:.1f}",
+              "" if ACCURACIES[name].top5 is None else f"{ACCURACIES[name].top5:.1f}", ACCURACIES[name].protocol,
+              ACCURACIES[name].source) for name in names]
+    print(format_table(("network", "multiply-adds", "top-1 %", "top-5 %", "protocol", "source"), lines))
+    print(f"wrote {path}: {len(names)} networks")
+    return 0
+
+
 def main():
     arguments = parse_arguments()
+    if arguments.compare:
+        return compare(arguments.compare, arguments.output)
     if arguments.all:
         print(all_networks(arguments.net or "*", arguments.markdown, arguments.json))
         return 0
@@ -56,7 +87,12 @@ def main():
     if input_shape[0] != spec.input_shape[0]:
         options["in_channels"] = input_shape[0]
     summary = summarize(get_model(arguments.net, **options), input_shape, spec.counting)
-    print(json.dumps(summary.as_dict()) if arguments.json else summary.text(arguments.markdown))
+    if arguments.json:
+        print(json.dumps(summary.as_dict()))
+    else:
+        print(summary.text(arguments.markdown))
+        # A paragraph of its own, or Markdown would take it for a row.
+        print(("\n" if arguments.markdown else "") + summary.memory())
     return 0
 
 

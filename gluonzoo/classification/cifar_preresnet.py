@@ -5,7 +5,9 @@ and the appendix; the authors' github.com/KaimingHe/resnet-1k-layers. Convolutio
 - 20 to 110 layers: 6n + 2, basic units of 16, 32 and 64 channels; 164 and 1001: 9n + 2, bottlenecks of 64, 128 and 256.
 Differences: the stride of a bottleneck is on its 3x3 convolution, as in gluoncv2's and PyTorchCV's networks and in the
 table of counts; the authors' code has it on the first 1x1, which `CifarPreResNet(164, stride_on_3x3=False)` builds (the same
-parameters, 1.3 % fewer multiply-adds). The last layer starts from N(0, 0.01), which the paper leaves open.
+parameters, 1.3 % fewer multiply-adds). GluonCV's networks of 20, 56 and 110 layers begin with a BatchNorm of the image without
+scale or shift, and their shortcuts begin before a unit's BatchNorm and ReLU: `input_norm=True, active_shortcut=False`. The last
+layer starts from N(0, 0.01), which the paper leaves open.
 """
 import functools
 
@@ -19,6 +21,8 @@ from ..layers import (
     PreBasicUnit,
     PreBottleneckUnit,
     Stages,
+    check_flag,
+    expect_variances,
     he_conv,
     residual_stage,
 )
@@ -45,12 +49,14 @@ class CifarPreResNet(Network):
 
     Args:
         layers: a key of `CONFIGURATIONS`.
-        options: of the unit (`stride_on_3x3` of a bottleneck).
+        input_norm: whether a BatchNorm of the image comes first.
+        options: of the unit (`active_shortcut`; `stride_on_3x3` of a bottleneck).
     Shape: (N, in_channels, H, W) -> (N, classes), logits.
     """
 
-    def __init__(self, layers, classes=10, in_channels=3, **options):
+    def __init__(self, layers, classes=10, in_channels=3, input_norm=False, **options):
         super().__init__(classes, in_channels)
+        check_flag(input_norm=input_norm)
         if layers not in CONFIGURATIONS:
             raise ValueError(f"layers is {layers!r}; expected one of {', '.join(map(str, CONFIGURATIONS))}")
         unit, units = CONFIGURATIONS[layers]
@@ -60,11 +66,15 @@ class CifarPreResNet(Network):
             self.features = Stages(prefix="features_")
             with self.features.name_scope():                                                # N x 3 x 32 x 32
                 make = functools.partial(residual_stage, unit, units, **options)
+                if input_norm:
+                    self.features.input_norm = nn.BatchNorm(scale=False, center=False, in_channels=in_channels)
                 self.features.stem = he_conv(in_channels, 16, 3)                            # N x 16 x 32 x 32
                 self.features.stage1 = make(16, 16, 1, "stage1_")                           # N x 16 (64) x 32 x 32
                 self.features.stage2 = make(16 * wide, 32, 2, "stage2_")                    # N x 32 (128) x 16 x 16
                 self.features.stage3 = make(32 * wide, 64, 2, "stage3_")                    # N x 64 (256) x 8 x 8
                 self.features.norm = NormReLU(64 * wide, prefix="norm_")
+            stages = self.features.stage1, self.features.stage2, self.features.stage3
+            expect_variances(stages, self.features.norm.norm, 2)  # No ReLU before the stem: 2 / fan_in doubles the image's.
             self.pool = GlobalAveragePool()                                                 # N x 64 (256)
             self.output = self.make_output(classes)
 
@@ -81,21 +91,21 @@ _spec = functools.partial(
 
 
 @register(_spec(params=272282, macs=40813184))
-def cifar_resnet20_v2(classes=10, in_channels=3):
-    """ResNet-20 for CIFAR with pre-activation."""
-    return CifarPreResNet(20, classes, in_channels)
+def cifar_resnet20_v2(classes=10, in_channels=3, input_norm=False, active_shortcut=True):
+    """ResNet-20 for CIFAR with pre-activation; the last two keywords are for GluonCV's weights."""
+    return CifarPreResNet(20, classes, in_channels, input_norm, active_shortcut=active_shortcut)
 
 
 @register(_spec(params=855578, macs=125747840))
-def cifar_resnet56_v2(classes=10, in_channels=3):
-    """ResNet-56 for CIFAR with pre-activation."""
-    return CifarPreResNet(56, classes, in_channels)
+def cifar_resnet56_v2(classes=10, in_channels=3, input_norm=False, active_shortcut=True):
+    """ResNet-56 for CIFAR with pre-activation; the last two keywords are for GluonCV's weights."""
+    return CifarPreResNet(56, classes, in_channels, input_norm, active_shortcut=active_shortcut)
 
 
 @register(_spec(params=1730522, macs=253149824))
-def cifar_resnet110_v2(classes=10, in_channels=3):
-    """ResNet-110 for CIFAR with pre-activation."""
-    return CifarPreResNet(110, classes, in_channels)
+def cifar_resnet110_v2(classes=10, in_channels=3, input_norm=False, active_shortcut=True):
+    """ResNet-110 for CIFAR with pre-activation; the last two keywords are for GluonCV's weights."""
+    return CifarPreResNet(110, classes, in_channels, input_norm, active_shortcut=active_shortcut)
 
 
 @register(_spec(params=1703258, macs=247646720))

@@ -22,8 +22,8 @@ import functools
 
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, GlobalAveragePool, Network, Stages, TruncatedNormal
-from ..layers.inception import average_pool, check_flag, conv_chain, inception_stage, reducing_max_pool
+from ..layers import ConvNorm, GlobalAveragePool, Network, Stages, TruncatedNormal, check_flag
+from ..layers.inception import average_pool, conv_chain, inception_stage, reducing_max_pool
 from ..registry import ModelSpec, register
 
 __all__ = ["InceptionV3", "InceptionV3Head", "inception_v3"]

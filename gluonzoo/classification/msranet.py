@@ -15,7 +15,7 @@ import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
 from ..errors import UserError
-from ..layers import Network, SpatialPyramidPool, Stages
+from ..layers import Network, PReLU, SpatialPyramidPool, Stages
 from ..registry import ModelSpec, register
 
 __all__ = ["MSRANet", "Rectified", "msra_net_a", "msra_net_b", "msra_net_c"]
@@ -31,14 +31,13 @@ HE = mx.init.MSRAPrelu(factor_type="in", slope=SLOPE)
 
 
 class Rectified(HybridBlock):
-    """A layer and its PReLU with one slope for each of `channels`."""
+    """A layer and its PReLU with one slope for each of `channels`; `dims` as in `PReLU`."""
 
-    def __init__(self, layer, channels):
+    def __init__(self, layer, channels, dims=2):
         super().__init__()
         with self.name_scope():
             self.layer = layer
-            self.prelu = nn.PReLU(mx.init.Constant(SLOPE), channels)
-        self.prelu.alpha.wd_mult = 0.0
+            self.prelu = PReLU(channels, SLOPE, dims)
 
     def hybrid_forward(self, F, x):
         return self.prelu(self.layer(x))
@@ -89,7 +88,7 @@ def _conv(in_channels, channels, kernel_size, strides=1):
 
 
 def _dense(in_units):
-    return Rectified(nn.Dense(4096, in_units=in_units, weight_initializer=HE), 4096)
+    return Rectified(nn.Dense(4096, in_units=in_units, weight_initializer=HE), 4096, dims=0)
 
 
 _spec = functools.partial(

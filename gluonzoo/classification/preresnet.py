@@ -8,15 +8,15 @@ github.com/facebookarchive/fb.resnet.torch (models/preresnet.lua). Convolutions 
   (github.com/KaimingHe/resnet-1k-layers).
 Differences: the stem has a BatchNorm and ReLU, and the first unit, behind the pooling, has its own; by the appendix one pair
 serves both (128 parameters fewer). MXNet's, GluonCV's and gluoncv2's networks are built so, and so is the table of counts.
-MXNet's and GluonCV's also begin with a BatchNorm of the image, without scale or shift; timm's resnetv2 has no BatchNorm in
-the stem. The last layer starts from N(0, 0.01), which the paper leaves open.
+MXNet's and GluonCV's also begin with a BatchNorm of the image, without scale or shift (`input_norm=True`); timm's resnetv2 has no
+BatchNorm in the stem. The last layer starts from N(0, 0.01), which the paper leaves open.
 """
 import functools
 
 import mxnet as mx
 from mxnet.gluon import nn
 
-from ..layers import ConvNorm, Network, NormReLU, PreBasicUnit, PreBottleneckUnit, Stages, residual_stage
+from ..layers import ConvNorm, Network, NormReLU, PreBasicUnit, PreBottleneckUnit, Stages, check_flag, residual_stage
 from ..registry import ModelSpec, register
 
 __all__ = ["PreResNet", "resnet18_v2", "resnet34_v2", "resnet50_v2", "resnet50_v2_stride1x1", "resnet101_v2",
@@ -41,12 +41,14 @@ class PreResNet(Network):
 
     Args:
         layers: a key of `CONFIGURATIONS`.
+        input_norm: whether a BatchNorm of the image comes first.
         options: of the unit (`stride_on_3x3` of a bottleneck).
     Shape: (N, in_channels, H, W) -> (N, classes), logits.
     """
 
-    def __init__(self, layers, classes=1000, in_channels=3, **options):
+    def __init__(self, layers, classes=1000, in_channels=3, input_norm=False, **options):
         super().__init__(classes, in_channels)
+        check_flag(input_norm=input_norm)
         if layers not in CONFIGURATIONS:
             raise ValueError(f"layers is {layers!r}; expected one of {', '.join(map(str, CONFIGURATIONS))}")
         unit, units = CONFIGURATIONS[layers]
@@ -55,6 +57,8 @@ class PreResNet(Network):
         with self.name_scope():
             self.features = Stages(prefix="features_")
             with self.features.name_scope():                                                # N x 3 x 224 x 224
+                if input_norm:
+                    self.features.input_norm = nn.BatchNorm(scale=False, center=False, in_channels=in_channels)
                 self.features.stem = nn.HybridSequential(prefix="stem_")                    # N x 64 x 56 x 56
                 with self.features.stem.name_scope():
                     self.features.stem.add(ConvNorm(in_channels, 64, 7, 2, prefix="conv1_"),
@@ -81,21 +85,21 @@ _spec = functools.partial(
 
 
 @register(_spec(params=11687848, macs=1814073344))
-def resnet18_v2(classes=1000, in_channels=3):
+def resnet18_v2(classes=1000, in_channels=3, input_norm=False):
     """ResNet-18 with pre-activation."""
-    return PreResNet(18, classes, in_channels)
+    return PreResNet(18, classes, in_channels, input_norm)
 
 
 @register(_spec(params=21796008, macs=3663761408))
-def resnet34_v2(classes=1000, in_channels=3):
+def resnet34_v2(classes=1000, in_channels=3, input_norm=False):
     """ResNet-34 with pre-activation."""
-    return PreResNet(34, classes, in_channels)
+    return PreResNet(34, classes, in_channels, input_norm)
 
 
 @register(_spec(params=25549480, macs=4089184256))
-def resnet50_v2(classes=1000, in_channels=3):
+def resnet50_v2(classes=1000, in_channels=3, input_norm=False):
     """ResNet-50 with pre-activation and the stride on the 3x3 convolution."""
-    return PreResNet(50, classes, in_channels, stride_on_3x3=True)
+    return PreResNet(50, classes, in_channels, input_norm, stride_on_3x3=True)
 
 
 @register(_spec(params=25549480, macs=3857973248))
@@ -105,9 +109,9 @@ def resnet50_v2_stride1x1(classes=1000, in_channels=3):
 
 
 @register(_spec(params=44541608, macs=7801405440))
-def resnet101_v2(classes=1000, in_channels=3):
+def resnet101_v2(classes=1000, in_channels=3, input_norm=False):
     """ResNet-101 with pre-activation and the stride on the 3x3 convolution."""
-    return PreResNet(101, classes, in_channels, stride_on_3x3=True)
+    return PreResNet(101, classes, in_channels, input_norm, stride_on_3x3=True)
 
 
 @register(_spec(params=44541608, macs=7570194432))
@@ -117,9 +121,9 @@ def resnet101_v2_stride1x1(classes=1000, in_channels=3):
 
 
 @register(_spec(params=60185256, macs=11513626624))
-def resnet152_v2(classes=1000, in_channels=3):
+def resnet152_v2(classes=1000, in_channels=3, input_norm=False):
     """ResNet-152 with pre-activation and the stride on the 3x3 convolution."""
-    return PreResNet(152, classes, in_channels, stride_on_3x3=True)
+    return PreResNet(152, classes, in_channels, input_norm, stride_on_3x3=True)
 
 
 @register(_spec(params=60185256, macs=11282415616))

@@ -175,7 +175,7 @@ class PVANet(Network):
 @register(ModelSpec(
     task="classification", family="PVANet", year=2016, classes=1000, input_shape=(3, 192, 192), params=80427000,
     macs=452993024, paper="PVANET: Deep but Lightweight Neural Networks for Real-time Object Detection",
-    link="arXiv:1608.08021", notes="the authors' ImageNet pre-training network, pva9.1"))
+    link="arXiv:1608.08021", learning_rate=0.001, notes="the authors' ImageNet pre-training network, pva9.1"))
 def pvanet_cls(classes=1000, in_channels=3):
     """PVANet 9.1 with its ImageNet classifier; see `PVANet`. 192x192 inputs."""
     return PVANet(classes, in_channels)

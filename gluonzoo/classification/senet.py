@@ -7,16 +7,16 @@ three 3x3 convolutions as the stem, 64 groups, a first 1x1 of half the width, 3x
 of 0.2. Convolutions start as in arXiv:1502.01852.
 - `se_resnet18`, `se_resnet34`: not published; ResNet's units, SE as in the others.
 - `se_resnet50_b`: the stride on the 3x3 convolution and ResNet's padded pooling, as in gluoncv2 and timm's seresnet50.
-Differences: none known in structure. gluoncv2, PyTorchCV and GluonCV pad the first pooling everywhere; GluonCV's SE-ResNets
-have biases on 1x1 convolutions and none in SE; timm's legacy_seresnet18 and 34 have a ReLU before SE. The last layer starts
-from N(0, 0.01), which the paper leaves open.
+Differences: none known in structure. gluoncv2, PyTorchCV and GluonCV pad the first pooling everywhere: `padded_pool=True` is
+for their weights. GluonCV's SE-ResNets have biases on 1x1 convolutions and none in SE; timm's legacy_seresnet18 and 34
+have a ReLU before SE. The last layer starts from N(0, 0.01), which the paper leaves open.
 """
 import functools
 
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, GroupedConvNorm, Network, SqueezeExcite, Stages
+from ..layers import ConvNorm, GroupedConvNorm, Network, SqueezeExcite, Stages, check_flag
 from ..registry import ModelSpec, register
 
 __all__ = ["SENet", "SEUnit", "se_resnet18", "se_resnet34", "se_resnet50", "se_resnet50_b", "se_resnet101", "se_resnet152",
@@ -79,14 +79,16 @@ class SENet(Network):
 
     Args:
         name: a key of `CONFIGURATIONS`.
+        padded_pool: whether the first pooling is ResNet's, by default only in `se_resnet50_b`.
     Shape: (N, in_channels, H, W) -> (N, classes), logits.
     """
 
-    def __init__(self, name, classes=1000, in_channels=3):
+    def __init__(self, name, classes=1000, in_channels=3, padded_pool=False):
         if name not in CONFIGURATIONS:
             raise ValueError(f"name is {name!r}; expected one of {', '.join(CONFIGURATIONS)}")
+        check_flag(padded_pool=padded_pool)
         convolutions, units = CONFIGURATIONS[name]
-        large, padded = convolutions is SENET, convolutions is BOTTLENECK_B
+        large, padded = convolutions is SENET, padded_pool or convolutions is BOTTLENECK_B
         # The first pooling needs maps of its own size, 3x3, unless it is padded.
         super().__init__(classes, in_channels, min_size=(1, 1) if padded else (5, 5))
         wide = convolutions[-1][0]
@@ -141,21 +143,21 @@ _spec = functools.partial(
 
 
 @register(_spec(params=11778592, macs=1814160384))
-def se_resnet18(classes=1000, in_channels=3):
+def se_resnet18(classes=1000, in_channels=3, padded_pool=False):
     """ResNet-18 with squeeze-and-excitation."""
-    return SENet("se_resnet18", classes, in_channels)
+    return SENet("se_resnet18", classes, in_channels, padded_pool)
 
 
 @register(_spec(params=21958868, macs=3663918592))
-def se_resnet34(classes=1000, in_channels=3):
+def se_resnet34(classes=1000, in_channels=3, padded_pool=False):
     """ResNet-34 with squeeze-and-excitation."""
-    return SENet("se_resnet34", classes, in_channels)
+    return SENet("se_resnet34", classes, in_channels, padded_pool)
 
 
 @register(_spec(params=28088024, macs=3860488192))
-def se_resnet50(classes=1000, in_channels=3):
+def se_resnet50(classes=1000, in_channels=3, padded_pool=False):
     """ResNet-50 with squeeze-and-excitation: stride on the first 1x1."""
-    return SENet("se_resnet50", classes, in_channels)
+    return SENet("se_resnet50", classes, in_channels, padded_pool)
 
 
 @register(_spec(params=28088024, macs=4091699200))
@@ -165,30 +167,30 @@ def se_resnet50_b(classes=1000, in_channels=3):
 
 
 @register(_spec(params=49326872, macs=7574937600))
-def se_resnet101(classes=1000, in_channels=3):
+def se_resnet101(classes=1000, in_channels=3, padded_pool=False):
     """ResNet-101 with squeeze-and-excitation: stride on the first 1x1."""
-    return SENet("se_resnet101", classes, in_channels)
+    return SENet("se_resnet101", classes, in_channels, padded_pool)
 
 
 @register(_spec(params=66821848, macs=11288993792))
-def se_resnet152(classes=1000, in_channels=3):
+def se_resnet152(classes=1000, in_channels=3, padded_pool=False):
     """ResNet-152 with squeeze-and-excitation: stride on the first 1x1."""
-    return SENet("se_resnet152", classes, in_channels)
+    return SENet("se_resnet152", classes, in_channels, padded_pool)
 
 
 @register(_spec(params=27559896, macs=4232994816))
-def se_resnext50_32x4d(classes=1000, in_channels=3):
+def se_resnext50_32x4d(classes=1000, in_channels=3, padded_pool=False):
     """ResNeXt-50 32x4d with squeeze-and-excitation."""
-    return SENet("se_resnext50_32x4d", classes, in_channels)
+    return SENet("se_resnext50_32x4d", classes, in_channels, padded_pool)
 
 
 @register(_spec(params=48955416, macs=7974739968))
-def se_resnext101_32x4d(classes=1000, in_channels=3):
+def se_resnext101_32x4d(classes=1000, in_channels=3, padded_pool=False):
     """ResNeXt-101 32x4d with squeeze-and-excitation."""
-    return SENet("se_resnext101_32x4d", classes, in_channels)
+    return SENet("se_resnext101_32x4d", classes, in_channels, padded_pool)
 
 
 @register(_spec(params=115088984, macs=20688363520))
-def senet154(classes=1000, in_channels=3):
+def senet154(classes=1000, in_channels=3, padded_pool=False):
     """SENet-154: the network of the ILSVRC 2017 entry."""
-    return SENet("senet154", classes, in_channels)
+    return SENet("senet154", classes, in_channels, padded_pool)

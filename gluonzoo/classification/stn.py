@@ -151,7 +151,7 @@ class STNCUB(Network):
 
 @register(ModelSpec(
     task="classification", family="STN", year=2015, classes=10, input_shape=(1, 28, 28), params=27360, macs=771300,
-    paper="Spatial Transformer Networks", link="arXiv:1506.02025"))
+    paper="Spatial Transformer Networks", link="arXiv:1506.02025", learning_rate=0.01))
 def stn_mnist(classes=10, in_channels=1):
     """Digit classifier with a spatial transformer; see `STNMNIST`. 28x28 inputs."""
     return STNMNIST(classes, in_channels)

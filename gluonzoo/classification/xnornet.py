@@ -175,13 +175,13 @@ _spec = functools.partial(
     paper="XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", link="arXiv:1603.05279")
 
 
-@register(_spec(params=62397672, macs=1135256096))
+@register(_spec(params=62397672, macs=1135256096, learning_rate=0.001))
 def xnor_alexnet(classes=1000, in_channels=3):
     """AlexNet with binary filters and inputs; see `BinaryAlexNet`. 224x224 inputs."""
     return BinaryAlexNet(classes, in_channels)
 
 
-@register(_spec(params=62397480, macs=1135256096))
+@register(_spec(params=62397480, macs=1135256096, learning_rate=0.001))
 def bwn_alexnet(classes=1000, in_channels=3):
     """AlexNet with binary filters; see `BinaryAlexNet`. 224x224 inputs."""
     return BinaryAlexNet(classes, in_channels, binary_inputs=False)

@@ -1,4 +1,4 @@
-"""Images in, classes with probabilities out, from an export alone: no network's code is imported."""
+"""Images in, classes with probabilities out. From an export it works alone: no network's code is imported."""
 import glob
 import os
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 from ..data import Transform, decode
 from ..data.images import EXTENSIONS
 from .check import flatten
+from .crops import check_crops, ten_crops, whole_images
 from .metadata import TRANSFORM, ExportError
 from .symbol import load_symbol
 
@@ -28,7 +29,7 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded export that takes images of any size, grey or RGB.
+    """A loaded export, or a live network, that takes images of any size, grey or RGB.
 
     Args:
         source: what `load_symbol` takes: a prefix, one of the export's files, or its folder.
@@ -37,32 +38,102 @@ class Predictor:
     """
 
     def __init__(self, source, ctx=None):
-        self._block, self.metadata = load_symbol(source, ctx)
-        self._ctx = ctx or mx.cpu()
-        if self.metadata is None or self.metadata.mean is None:
+        block, metadata = load_symbol(source, ctx)
+        if metadata is None or metadata.mean is None:
             raise ExportError(f"{source}: does not say how pixels are normalised; export it again with mean and std")
-        if self.metadata.transform["name"] != TRANSFORM["name"]:
-            raise ExportError(f"{source}: fits images by {self.metadata.transform['name']!r}; this gluonzoo knows "
+        if metadata.transform["name"] != TRANSFORM["name"]:
+            raise ExportError(f"{source}: fits images by {metadata.transform['name']!r}; this gluonzoo knows "
                               f"{TRANSFORM['name']!r}")
-        self._transform = Transform(self.metadata.input_shape, self.metadata.mean, self.metadata.std, train=False)
+        self._set(block, metadata, ctx)
 
-    def probabilities(self, images):
+    @classmethod
+    def of(cls, net, metadata, ctx=None):
+        """A predictor of a live network.
+
+        Args: net: initialised; metadata: a `Metadata` with at least input_shape, mean and std.
+        """
+        made = cls.__new__(cls)
+        made._set(net, metadata, ctx)
+        return made
+
+    def _set(self, block, metadata, ctx):
+        self.block, self.metadata, self._ctx, self._dense = block, metadata, ctx or mx.cpu(), None
+        self.transform = Transform(metadata.input_shape, metadata.mean, metadata.std, train=False)
+
+    def _logits(self, block, inputs):
+        """The first output as NumPy: (N, K), or (N, K, h, w) of a fully convolutional network."""
+        return flatten(block(mx.nd.array(inputs, ctx=self._ctx)))[0][1].asnumpy()
+
+    def probabilities(self, images, crops="1", mirror=False):
         """Softmax of the first output.
 
         Shape: N images (h, w, 1) or (h, w, 3) uint8 -> (N, K) float32.
+        Args:
+            crops: "1", the centre; "10", the softmax averaged over four corners and the centre, mirrored too; "dense", the
+                whole larger image at once: class scores averaged over positions, then softmax.
+            mirror: average the softmax of the image and its mirror image ("10" does in any case).
+        Raises: UserError when `crops` is none of these, or "dense" and the network takes one size only.
         """
-        inputs = mx.nd.array(self._transform(list(images)), ctx=self._ctx)
-        return mx.nd.softmax(flatten(self._block(inputs))[0][1]).asnumpy()
+        crops, images = check_crops(crops), list(images)
+        if crops == "10":
+            stacks = ten_crops(images, self.transform)
+            return np.stack([_softmax(self._logits(self.block, stack)).mean(axis=0) for stack in stacks])
+        if crops == "1":
+            return self._with_mirror(self.block, self.transform(images), mirror)
+        block = self._dense_block()
+        return np.concatenate([self._with_mirror(block, image, mirror) for image in whole_images(images, self.transform)])
 
-    def predict(self, images, top=5):
-        """The likeliest classes of each image: a list of at most `top` `Prediction`s, the likeliest first."""
+    def _with_mirror(self, block, inputs, mirror):
+        views = [inputs] + [np.ascontiguousarray(inputs[..., ::-1])] * bool(mirror)
+        scores = [self._logits(block, view) for view in views]
+        return np.mean([_softmax(score.reshape(score.shape[:2] + (-1,)).mean(axis=2)) for score in scores], axis=0)
+
+    def _dense_block(self):
+        """A block for images larger than the standard."""
+        if self._dense is None:
+            self._dense = _for_any_size(self.block, self.metadata)
+        return self._dense
+
+    def predict(self, images, top=5, crops="1", mirror=False):
+        """The likeliest classes of each image: a list of at most `top` `Prediction`s, the likeliest first.
+
+        Args: crops, mirror: as in `probabilities`.
+        """
         names = self.metadata.classes
         lists = []
-        for row in self.probabilities(images):
+        for row in self.probabilities(images, crops, mirror):
             order = np.argsort(-row, kind="stable")[:top]
             lists.append([Prediction(int(i), names[i] if names and i < len(names) else None, float(row[i]))
                           for i in order])
         return lists
+
+
+def _softmax(scores):
+    """Of the last axis, as float32."""
+    return mx.nd.softmax(mx.nd.array(scores)).asnumpy()
+
+
+def _for_any_size(block, metadata):
+    """The block itself where it takes any size, else a fully convolutional copy.
+
+    Raises: UserError for a network that takes one size only.
+    """
+    name = metadata.model or type(block).__name__
+    if isinstance(block, mx.gluon.SymbolBlock):
+        larger = tuple(2 * size for size in metadata.input_shape[1:])
+        symbol = block(mx.sym.var("data"))
+        try:
+            fits = symbol.infer_shape(data=(1, metadata.input_shape[0]) + larger)[1] is not None
+        except mx.MXNetError:
+            fits = False
+        if not fits:
+            raise ExportError(f"dense: the export of {name} takes {'x'.join(map(str, metadata.input_shape[1:]))} only, and a "
+                              "graph's dense layers cannot be made convolutions; use the network itself with its weights")
+        return block
+    if not getattr(block, "fixed_size", True):
+        return block
+    from ..layers.dense_head import to_fully_convolutional
+    return to_fully_convolutional(block)
 
 
 def find_images(paths):

@@ -12,7 +12,8 @@ from .lrn import LRN
 from .mlpconv import MLPConv
 from .network import FeatureMaps, Network, Stages, check_flag, check_positive, features
 from .pooling import GlobalAveragePool
-from .preact import PreBasicUnit, PreBottleneckUnit
+from .preact import PreBasicUnit, PreBottleneckUnit, expect_variances
+from .prelu import PReLU
 from .pyramid import SpatialPyramidPool
 from .residual import BasicUnit, BottleneckUnit, ConvNorm, ZeroPadShortcut, he_conv, make_shortcut, residual_stage
 from .separable import DepthwiseSeparable
@@ -23,8 +24,8 @@ from .squeeze_excite import SqueezeExcite
 __all__ = ["concat_channels", "Network", "Stages", "FeatureMaps", "features", "check_flag", "check_positive",
            "BasicUnit", "BottleneckUnit", "ConvNorm", "ZeroPadShortcut", "he_conv", "make_shortcut",
            "residual_stage", "GlobalAveragePool",
-           "LRN", "MLPConv", "SpatialPyramidPool", "DenseHeadNetwork", "FullyConvolutional", "to_fully_convolutional",
-           "PreBasicUnit", "PreBottleneckUnit", "ResNeXtUnit", "GroupedConvNorm", "plain_layout",
+           "LRN", "MLPConv", "PReLU", "SpatialPyramidPool", "DenseHeadNetwork", "FullyConvolutional", "to_fully_convolutional",
+           "PreBasicUnit", "PreBottleneckUnit", "expect_variances", "ResNeXtUnit", "GroupedConvNorm", "plain_layout",
            "SqueezeExcite",
            "DenseBlock", "DenseLayer", "DenseTransition", "NormReLU", "NormReLUConv", "make_dropout", "TruncatedNormal",
            "DepthwiseSeparable", "ChannelShuffle",

@@ -13,19 +13,12 @@ from .concat import concat_channels
 from .network import Stages, check_positive
 from .residual import ConvNorm
 
-__all__ = ["Inception", "check_flag", "conv_chain", "inception_stage", "max_pool", "average_pool", "reducing_max_pool"]
+__all__ = ["Inception", "conv_chain", "inception_stage", "max_pool", "average_pool", "reducing_max_pool"]
 
 #: Makers of the poolings inside modules: over 3x3 pixels; the first two keep the size, zeros outside count in the average.
 max_pool = functools.partial(nn.MaxPool2D, 3, 1, padding=1)
 average_pool = functools.partial(nn.AvgPool2D, 3, 1, padding=1)
 reducing_max_pool = functools.partial(nn.MaxPool2D, 3, 2)
-
-
-def check_flag(**values):
-    """Raise UserError unless every value is True or False; the message names the first that is not."""
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise UserError(f"{name} is {value!r}; expected True or False")
 
 
 def conv_chain(in_channels, steps, unit=ConvNorm, prefix=None):

@@ -4,23 +4,30 @@ Source: K. He, X. Zhang, S. Ren, J. Sun, Identity Mappings in Deep Residual Netw
 and the appendix; the shortcut of a unit that changes the shape begins behind the unit's first BatchNorm and ReLU and has no
 BatchNorm of its own, as in the authors' github.com/KaimingHe/resnet-1k-layers. Differences: none known.
 """
+import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
+from .network import check_flag
 from .residual import he_conv
 
-__all__ = ["PreBasicUnit", "PreBottleneckUnit"]
+__all__ = ["PreBasicUnit", "PreBottleneckUnit", "expect_variances"]
 
 
 class PreBasicUnit(HybridBlock):
     """Two 3x3 convolutions, each behind BatchNorm and ReLU, and the way around them.
 
+    Args:
+        active_shortcut: a convolution around the unit begins behind the unit's first BatchNorm and ReLU, as in the authors'
+            code, not before them as in GluonCV's CIFAR networks.
     Shape: (N, in_channels, H, W) -> (N, width, ceil(H / strides), ceil(W / strides)).
     """
     #: Channels of the unit's output for each of its `width`.
     expansion = 1
 
-    def __init__(self, in_channels, width, strides=1, prefix=None):
+    def __init__(self, in_channels, width, strides=1, active_shortcut=True, prefix=None):
+        check_flag(active_shortcut=active_shortcut)
         super().__init__(prefix=prefix)
+        self._active_shortcut = active_shortcut
         with self.name_scope():
             self.norm1 = nn.BatchNorm(in_channels=in_channels)
             self.conv1 = he_conv(in_channels, width, 3, strides)
@@ -31,7 +38,8 @@ class PreBasicUnit(HybridBlock):
     def hybrid_forward(self, F, x):
         active = F.Activation(self.norm1(x), act_type="relu")
         branch = F.Activation(self.norm2(self.conv1(active)), act_type="relu")
-        return F.elemwise_add(self.conv2(branch), x if self.shortcut is None else self.shortcut(active))
+        around = x if self.shortcut is None else self.shortcut(active if self._active_shortcut else x)
+        return F.elemwise_add(self.conv2(branch), around)
 
 
 class PreBottleneckUnit(HybridBlock):
@@ -65,3 +73,20 @@ class PreBottleneckUnit(HybridBlock):
 def _projection(in_channels, channels, strides):
     """The 1x1 convolution around a unit, or None where the shape stays: the input itself."""
     return None if strides == 1 and in_channels == channels else he_conv(in_channels, channels, 1, strides)
+
+
+def expect_variances(stages, last, variance):
+    """Let the running variances of new units begin where training finds them, not at 1.
+
+    Every unit adds about 1 to the variance of what goes around it. With running variances of 1 an untrained network's
+    inference would double it instead: float32 overflows after some 250 units. Training does not use these numbers.
+
+    Args:
+        stages: lists of units, one after the other.
+        last: the BatchNorm behind the last unit.
+        variance: of the first unit's input.
+    """
+    for unit in (unit for stage in stages for unit in stage):
+        unit.norm1.running_var.init = mx.init.Constant(variance)
+        variance = 1 + (variance if unit.shortcut is None else 1)
+    last.running_var.init = mx.init.Constant(variance)

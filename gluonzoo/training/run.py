@@ -11,10 +11,11 @@ from ..distributed import kvstore as kvstores
 from ..errors import UserError
 from . import checkpoint
 from . import config as configs
+from .finetune import freeze, load_all_but_output
 from .loop import Run, fit
 from .tasks import Classification
 from .trainer import Trainer
-from .weights import load_weights, set_parameters
+from .weights import set_parameters
 
 __all__ = ["prepare", "train", "find_checkpoint"]
 
@@ -94,6 +95,12 @@ def settings(explicit, resume=False, tell=print):
         if explicit.get(name, saved.config[name]) != saved.config[name]:
             raise checkpoint.CheckpointError(f"checkpoint {saved.path} is of {name} {saved.config[name]!r}; "
                                              f"--{name} asks for {explicit[name]!r}")
+    for name in ("freeze", "reset_classes"):
+        if str(explicit.get(name, saved.config.get(name))) != str(saved.config.get(name)):  # Text, from the command line.
+            flag = "--" + name.replace("_", "-")
+            raise checkpoint.CheckpointError(
+                f"checkpoint {saved.path} was trained with {flag} {saved.config.get(name)}; a run cannot change it to "
+                f"{explicit[name]}: start a new one with --weights {os.path.join(saved.path, 'parameters.params')}")
     known = {field.name for field in dataclasses.fields(configs.TrainConfig)}
     old = {name: value for name, value in saved.config.items() if name in known and name not in ("output", "data_dir")}
     if isinstance(resume, str):
@@ -119,6 +126,43 @@ def _fitting_model(config, train_set):
     return arguments
 
 
+def _check_reset(config, train_set):
+    """Raise UserError unless --reset-classes, where it is given, fits the data and there are weights to go with it."""
+    if config.reset_classes is None:
+        return
+    if config.reset_classes != len(train_set.classes):
+        raise UserError(f"--reset-classes is {config.reset_classes}; {config.dataset} has {len(train_set.classes)} classes")
+    if config.weights is None:
+        raise UserError(f"--reset-classes {config.reset_classes} makes a new last layer for loaded weights; name their file "
+                        "with --weights")
+
+
+def _load(net, config):
+    """Load --weights, all of them or all but the last layer."""
+    from ..interop import WeightsError, load_weights
+
+    if config.reset_classes is not None:
+        load_all_but_output(net, config.weights)
+        return
+    try:
+        load_weights(net, config.weights)
+    except WeightsError as error:
+        try:
+            load_all_but_output(net, config.weights)
+        except UserError:
+            raise error from None
+        raise UserError(f"{config.weights}: its last layer is not for the {net.classes} classes of {config.dataset}; all else "
+                        f"fits: with --reset-classes {net.classes} that layer is made anew") from None
+
+
+def _share(net, names, store):
+    """Give every worker rank 0's values of the named parameters; every worker must call it."""
+    parameters = net._collect_params_with_prefix()
+    shared = [parameters[name] for name in names if np.dtype(parameters[name].dtype) in (np.float32, np.float16)]
+    first = store.allocate(len(shared))
+    store.broadcast({first + index: parameter.list_data() for index, parameter in enumerate(shared)})
+
+
 def prepare(config, saved=None):
     """Build the network, the data, the KVStore and the trainer of a run; continue from a checkpoint when there is one.
 
@@ -132,6 +176,8 @@ def prepare(config, saved=None):
         runtime.set_threads(max(1, runtime.default_threads() // len(contexts)), contexts)
     train_set = data.load(config.dataset, train=True, data_dir=config.data_dir)
     valid_set = data.load(config.dataset, train=False, data_dir=config.data_dir)
+    if saved is None:
+        _check_reset(config, train_set)
     arguments = saved.config.get("model_arguments", {}) if saved else _fitting_model(config, train_set)
     size = (config.input_size, config.input_size) if config.input_size else spec.input_shape[1:]
     shape = (arguments.get("in_channels", spec.input_shape[0]), *size)
@@ -145,10 +191,14 @@ def prepare(config, saved=None):
     if saved is not None:
         set_parameters(net, saved.arrays("parameters.params"), saved.path)
     elif config.weights is not None:
-        load_weights(net, config.weights)
+        _load(net, config)
+    frozen = freeze(net, config.freeze) if config.freeze else ()
     trainer = Trainer(net, config.optimizer, optimizer_arguments(config), store, clip_value=config.clip_value,
                       clip_norm=config.clip_norm, accumulate=config.accumulate,
                       decay_bias_and_norm=config.decay_bias_and_norm)
+    if frozen and saved is None and store.is_distributed:
+        # The trainer brings the trained ones to rank 0's values; fresh random ones differ between workers too.
+        _share(net, frozen, store)
     run = Run(net, trainer, Classification(), (train_set, transforms[0]), (valid_set, transforms[1]), config,
               output=config.output, model_arguments=arguments)
     if saved is not None:

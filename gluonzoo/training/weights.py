@@ -36,15 +36,12 @@ def set_parameters(net, values, source):
         parameter.set_data(mx.nd.array(values[name], dtype=values[name].dtype))
 
 
-def load_weights(net, path):
-    """Load a ``.params`` file into an initialised network: from `save_parameters`, a checkpoint, or an export ("arg:").
+def load_weights(net, path, source="auto", skip_output=False):
+    """Load a file of any format and names that `gluonzoo.interop` knows into a network.
 
-    Raises: UserError when the file is missing, damaged or another network's.
+    Args: source, skip_output: as in `interop.load_weights`.
+    Returns: `interop.Report`.
+    Raises: UserError when the file is missing, damaged or another network's; nothing is then changed.
     """
-    from .. import arrays
-    try:
-        values = arrays.load(path)
-    except OSError as error:
-        raise UserError(f"cannot read weights {path}: {error.strerror}") from None
-    set_parameters(net, {name[4:] if name.startswith(("arg:", "aux:")) else name: value
-                         for name, value in values.items()}, path)
+    from ..interop import load_weights
+    return load_weights(net, path, source, skip_output)
