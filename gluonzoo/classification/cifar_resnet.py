@@ -48,6 +48,18 @@ class CifarResNet(Network):
                 self.features.stage3 = make(32, 64, 2, "stage3_")                           # N x 64 x 8 x 8
             self.pool = GlobalAveragePool()                                                 # N x 64
             self.output = self.make_output(classes)
+        self._expect_variances()
+
+    def _expect_variances(self):
+        """Let running variances begin about where training finds them; with 1, 1202 layers overflow before any training.
+
+        Every unit adds about 1 to the mean square of what goes around it, and the first convolution doubles that.
+        """
+        for stage in (self.features.stage1, self.features.stage2, self.features.stage3):
+            square = 0.5
+            for unit in stage:
+                unit.conv1.norm.running_var.init = mx.init.Constant(2 * square)
+                square = 1 + (square if unit.shortcut is None else 0.5)
 
     def make_output(self, classes):
         return nn.Dense(classes, in_units=64, weight_initializer=mx.init.Normal(0.01), prefix="output_")

@@ -82,8 +82,7 @@ def _pool(make, dropout):
 
 
 _spec = functools.partial(
-    ModelSpec, task="classification", family="NiN", year=2013, paper="Network In Network", link="arXiv:1312.4400",
-    learning_rate=0.01)
+    ModelSpec, task="classification", family="NiN", year=2013, paper="Network In Network", link="arXiv:1312.4400")
 
 
 @register(_spec(params=966986, macs=222486528, classes=10, input_shape=(3, 32, 32)))
@@ -92,7 +91,7 @@ def nin_cifar10(classes=10, in_channels=3):
     return NiN("cifar10", classes, in_channels, min_size=6)
 
 
-@register(_spec(params=7595176, macs=969460864, classes=1000, input_shape=(3, 224, 224)))
+@register(_spec(params=7595176, macs=969460864, classes=1000, input_shape=(3, 224, 224), learning_rate=0.01))
 def nin_imagenet(classes=1000, in_channels=3):
     """Network in Network for ImageNet: four mlpconv layers. Images of 67x67 and larger; 224x224 is the standard."""
     return NiN("imagenet", classes, in_channels, min_size=67)

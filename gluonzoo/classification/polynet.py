@@ -5,9 +5,11 @@ arXiv:1611.05725, section 3.1 (the units) and the Very Deep PolyNet: stage A has
 5 pairs of a poly-3 unit and a 2-way unit, that is 10, 20 and 10 units. The paper leaves the widths and the scales of what
 is added open; they are those of the authors' Caffe network as gluoncv2 and pytorchcv have it. There the three blocks
 of a poly-3 unit share all convolutions but the last one.
-Differences: none known in structure. Dropout of 0.2 as in gluoncv2. Weights have variance 2 / fan_in and the last
-layer starts from N(0, 0.01), where the paper starts from a trained network with fewer units ("initialization by
-insertion"). Leaving out whole blocks at random late in training ("stochastic paths") is not part of the network.
+Differences: none known in structure. Dropout of 0.2 as in gluoncv2. The paper starts from a trained network with fewer units
+("initialization by insertion"); here the last BatchNorm of every Inception block starts from a scale of 0.02 instead, so
+that each unit starts near the identity: with 1 the first gradients are 1e5 and nothing is learned. Weights have variance
+2 / fan_in, the last layer starts from N(0, 0.01). Leaving out whole blocks at random late in training ("stochastic
+paths") is not part of the network.
 """
 import functools
 
@@ -47,6 +49,15 @@ STAGES = {
 }
 #: What a unit adds is scaled by this, evenly from 1 (first unit) to 0.7 (last one).
 SCALES = [round(1 - 0.3 * unit / 39, 6) for unit in range(40)]
+#: What the scales of the blocks' last BatchNorms start from.
+SMALL = mx.init.Constant(0.02)
+
+
+def projection(in_channels, channels, prefix=None):
+    """The end of an Inception block: a 1x1 convolution and a BatchNorm that starts from a small scale."""
+    block = ConvNorm(in_channels, channels, 1, relu=False, prefix=prefix)
+    block.norm.gamma.init = SMALL
+    return block
 
 
 class TwoWayUnit(HybridBlock):
@@ -67,7 +78,7 @@ class TwoWayUnit(HybridBlock):
                 block = Stages(prefix=f"{name}_")
                 with block.name_scope():
                     block.branches = Inception(in_channels, branches, prefix="branches_")
-                    block.project = ConvNorm(block.branches.channels, in_channels, 1, relu=False, prefix="project_")
+                    block.project = projection(block.branches.channels, in_channels, prefix="project_")
                 setattr(self, name, block)
 
     def hybrid_forward(self, F, x):
@@ -121,7 +132,7 @@ class PolyUnit(HybridBlock):
             self.projects = nn.HybridSequential(prefix="projects_")
             with self.projects.name_scope():
                 for _ in range(order):
-                    self.projects.add(ConvNorm(sum(self._widths.values()), in_channels, 1, relu=False))
+                    self.projects.add(projection(sum(self._widths.values()), in_channels))
 
     def hybrid_forward(self, F, x):
         total = x
@@ -177,7 +188,7 @@ _spec = functools.partial(
     paper="PolyNet: A Pursuit of Structural Diversity in Very Deep Networks", link="arXiv:1611.05725")
 
 
-@register(_spec(params=95366600, macs=34699493472))
+@register(_spec(params=95366600, macs=34699493472, learning_rate=0.002))
 def polynet(classes=1000, in_channels=3):
     """Very Deep PolyNet: 10 2-way units, then 15 pairs of a poly-3 and a 2-way unit. 331x331 inputs, at least 75x75."""
     return PolyNet(classes, in_channels)

@@ -134,5 +134,10 @@ def test_initial_weights(net):
     for layer, fan_in in ((shared, 192 * 3), (project, 448)):
         layer.initialize()
         assert abs(layer.weight.data().asnumpy().std() / np.sqrt(2 / fan_in) - 1) < 0.02
+    for unit in (net.features.stage1.unit1.block2.project, net.features.stage3.unit1.projects[2]):
+        unit.norm.initialize()
+        assert (unit.norm.gamma.data().asnumpy() == np.float32(0.02)).all() and not unit.norm.beta.data().asnumpy().any()
+    net.features.stage3.unit1.branch3x3[1].norms.initialize()
+    assert all((norm.gamma.data().asnumpy() == 1).all() for norm in net.features.stage3.unit1.branch3x3[1].norms)
     net.output.initialize()
     assert abs(net.output.weight.data().asnumpy().std() / 0.01 - 1) < 0.01 and net.dropout._rate == 0.2

@@ -1,7 +1,7 @@
 """Inception modules against NumPy, their tables, and what they do not take."""
 from gluonzoo.errors import UserError
-from gluonzoo.layers import ConvNorm, Inception, conv_chain, inception_stage
-from gluonzoo.layers.inception import average_pool, check_flag, max_pool, reducing_max_pool
+from gluonzoo.layers import ConvNorm, Inception, check_flag, conv_chain, inception_stage
+from gluonzoo.layers.inception import average_pool, max_pool, reducing_max_pool
 
 import mxnet as mx
 import numpy as np
