@@ -111,9 +111,13 @@ def main():
         print(f"note: {note}")
     write(net, arguments)
     print(f"wrote {arguments.output} ({os.path.getsize(arguments.output)} bytes), names of {arguments.style}; read back, equal")
+    if report.options:
+        keywords = ", ".join(f"{name}={value!r}" for name, value in report.options.items())
+        print(f"these weights want the network as get_model({arguments.model!r}, {keywords}); "
+              f"{arguments.output} does not hold that")
     if arguments.index:
         from gluonzoo.interop import add_to_index
-        entry = add_to_index(arguments.index, arguments.model, arguments.output, net.classes)
+        entry = add_to_index(arguments.index, arguments.model, arguments.output, net.classes, report.options)
         print(f"entered {arguments.model} into {os.path.join(arguments.index, 'index.json')}: SHA-256 {entry['sha256']}")
     return 0
 

@@ -21,7 +21,7 @@ import functools
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, GlobalAveragePool, Inception, Network, Stages, conv_chain, he_conv
+from ..layers import ConvNorm, GlobalAveragePool, Inception, Network, Stages, VectorBatchNorm, conv_chain, he_conv
 from ..layers.inception import average_pool, reducing_max_pool
 from ..registry import ModelSpec, register
 
@@ -142,7 +142,7 @@ class InceptionResNetV1(Network):
             self.bottleneck = nn.HybridSequential(prefix="bottleneck_")                     # N x 512
             with self.bottleneck.name_scope():
                 self.bottleneck.add(nn.Dense(512, use_bias=False, in_units=channels, weight_initializer=GLOROT),
-                                    nn.BatchNorm(in_channels=512, epsilon=0.001))
+                                    VectorBatchNorm(in_channels=512, epsilon=0.001))
             self.output = self.make_output(classes)
 
     def make_output(self, classes):

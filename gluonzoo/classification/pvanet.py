@@ -12,7 +12,7 @@ import functools
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, CReLU, Network, NormReLU, Stages, concat_channels
+from ..layers import ConvNorm, CReLU, Network, NormReLU, Stages, VectorBatchNorm, concat_channels
 from ..registry import ModelSpec, register
 
 __all__ = ["PVANet", "ModifiedCReLU", "InceptionUnit", "pvanet_cls"]
@@ -135,7 +135,7 @@ def _dense(in_units, units):
     """Dense layer, BatchNorm, dropout and ReLU, in the order of the authors' file."""
     block = nn.HybridSequential()
     block.add(nn.Dense(units, in_units=in_units, weight_initializer=FAN_IN, bias_initializer=mx.init.Constant(0.1)),
-              nn.BatchNorm(in_channels=units), nn.Dropout(0.5), nn.Activation("relu"))
+              VectorBatchNorm(in_channels=units), nn.Dropout(0.5), nn.Activation("relu"))
     return block
 
 

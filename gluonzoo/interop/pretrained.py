@@ -2,6 +2,7 @@
 
 A place for weights is a folder, or the address of one on a web server, with the files and an `index.json`:
 ``{"resnet18_v1": {"file": "resnet18_v1-1a2b3c4d.params", "sha256": "...", "size": 46800000, "classes": 1000}, ...}``.
+An entry's "options", where it has them, are keywords of the builder that the weights were trained with.
 It is named by `root=` or $GLUONZOO_WEIGHTS. Files of a server are kept in $GLUONZOO_HOME (default ~/.cache/gluonzoo). A file is
 used only when its SHA-256 is the index's, each time it is loaded.
 """
@@ -59,6 +60,8 @@ def _check_entry(what, entry):
     for field, kind in _FIELDS.items():
         if not isinstance(entry, dict) or type(entry.get(field)) is not kind:
             raise UserError(f"{what}: expected {field} as {kind.__name__}, found {str(entry)[:100]}")
+    if not isinstance(entry.get("options", {}), dict):
+        raise UserError(f"{what}: expected options as an object of keywords, found {str(entry['options'])[:80]}")
     if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", entry["file"], re.ASCII):
         raise UserError(f"{what}: expected the plain name of a file in the same folder, found {entry['file'][:80]!r}")
     if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
@@ -166,7 +169,11 @@ def load_pretrained(net, path=None, root=None, ctx=None):
         offered = ", ".join(sorted(entries)) or "nothing"
         raise UserError(f"{_shown(root) if _is_url(root) else root}: no weights of {name}; it offers {offered}")
     entry = entries[name]
-    return load_weights(net, _file(root, entry), skip_output=entry["classes"] != net.classes, ctx=ctx)
+    report = load_weights(net, _file(root, entry), skip_output=entry["classes"] != net.classes, ctx=ctx)
+    options = {key: value for key, value in entry.get("options", {}).items() if net.model_kwargs.get(key) != value}
+    if options:
+        net.adapt(**options)
+    return report
 
 
 def build_pretrained(name, pretrained, root, ctx, options):
@@ -194,15 +201,19 @@ def build_pretrained(name, pretrained, root, ctx, options):
     return net
 
 
-def add_to_index(folder, name, path, classes):
+def add_to_index(folder, name, path, classes, options=None):
     """Enter a file that lies in `folder` into its index, with size and SHA-256; an older entry of the name is replaced.
 
+    Args:
+        options: keywords of the builder that the weights were trained with, if other than its defaults.
     Returns: the entry. Raises: UserError when the file lies elsewhere, or the index there is none.
     """
     folder, path = os.path.abspath(folder), os.path.abspath(path)
     if os.path.dirname(path) != folder:
         raise UserError(f"{path}: expected a file in {folder}")
     entry = {"file": os.path.basename(path), "sha256": _digest(path), "size": os.path.getsize(path), "classes": int(classes)}
+    if options:
+        entry["options"] = dict(options)
     _check_entry(name, entry)
     index = os.path.join(folder, INDEX)
     with locked(folder):

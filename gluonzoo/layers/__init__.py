@@ -20,6 +20,7 @@ from .separable import DepthwiseSeparable
 from .shuffle import ChannelShuffle
 from .spatial_transformer import SpatialTransformer, sample_affine
 from .squeeze_excite import SqueezeExcite
+from .vector_norm import VectorBatchNorm
 
 __all__ = ["concat_channels", "Network", "Stages", "FeatureMaps", "features", "check_flag", "check_positive",
            "BasicUnit", "BottleneckUnit", "ConvNorm", "ZeroPadShortcut", "he_conv", "make_shortcut",
@@ -30,4 +31,4 @@ __all__ = ["concat_channels", "Network", "Stages", "FeatureMaps", "features", "c
            "DenseBlock", "DenseLayer", "DenseTransition", "NormReLU", "NormReLUConv", "make_dropout", "TruncatedNormal",
            "DepthwiseSeparable", "ChannelShuffle",
            "BinaryConv2D", "BinaryWeightConv2D", "binarize", "sign", "CReLU", "SpatialTransformer", "sample_affine",
-           "Inception", "conv_chain", "inception_stage"]
+           "VectorBatchNorm", "Inception", "conv_chain", "inception_stage"]

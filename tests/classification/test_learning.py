@@ -23,17 +23,17 @@ ADAM = {"alexnet": 2e-4, "zfnet": 1e-4, "vgg11": 1e-4, "nin_cifar10": 1e-3, "goo
 #: Network -> (size of its images, steps, learning rate of SGD with momentum 0.9; by default the network's own).
 RUNS = {
     "lenet5": (32, 200, 0.05), "alexnet": (227, 200, None), "zfnet": (224, 100, None), "vgg11": (224, 60, None),
-    "vgg11_bn": (224, 50, None), "msra_net_a": (64, 60, None), "nin_cifar10": (32, 200, None),
+    "vgg11_bn": (224, 50, None), "msra_net_a": (64, 150, None), "nin_cifar10": (32, 200, None),
     "googlenet": (64, 150, 0.01), "googlenet_bn": (64, 60, None), "bn_inception": (64, 60, None),
-    "inception_v2": (96, 60, None), "inception_v3": (96, 60, None), "inception_v4": (96, 50, None),
-    "inception_resnet_v1": (96, 50, None), "inception_resnet_v2": (96, 50, None), "resnet18_v1": (64, 60, None),
+    "inception_v2": (107, 60, None), "inception_v3": (107, 60, None), "inception_v4": (107, 50, None),
+    "inception_resnet_v1": (107, 50, None), "inception_resnet_v2": (107, 50, None), "resnet18_v1": (64, 60, None),
     "resnet18_v2": (64, 60, None), "cifar_resnet20_v1_a": (32, 100, None), "cifar_resnet20_v2": (32, 100, None),
     "resnext50_32x4d": (64, 50, None), "cifar_resnext29_32x4d": (32, 50, None), "densenet121": (64, 50, None),
     "cifar_densenet_l40_k12": (32, 60, None), "se_resnet18": (64, 60, None), "se_resnext50_32x4d": (64, 50, None),
     "se_bn_inception": (64, 60, None), "squeezenet1_1": (64, 200, None), "mobilenet_v1_0_5": (64, 100, None),
     "mobilenet_v2_0_5": (64, 100, None), "shufflenet_v1_g3_0_5": (64, 100, None),
-    "shufflenet_v2_0_5": (64, 100, None), "xception": (96, 50, None), "dpn68": (64, 50, None),
-    "polynet": (96, 50, 0.01), "pvanet_cls": (192, 50, None), "bwn_alexnet": (224, 60, None),
+    "shufflenet_v2_0_5": (64, 100, None), "xception": (107, 50, None), "dpn68": (64, 50, None),
+    "polynet": (107, 50, None), "pvanet_cls": (192, 50, None), "bwn_alexnet": (224, 60, None),
     "xnor_alexnet": (224, 60, None), "xnor_resnet18": (64, 60, None), "stn_mnist": (28, 200, None),
     "darknet19": (64, 60, None), "darknet53": (64, 50, None),
 }

@@ -112,6 +112,17 @@ def test_alexnet_is_adapted_to_caffes_normalization(tmp_path):
     assert net.features.norm1._arguments == {"nsize": 5, "alpha": 1e-4, "beta": 0.75, "knorm": 1.0}
 
 
+def test_the_index_keeps_what_weights_were_trained_with(tmp_path, run_program):
+    net = gluonzoo.get_model("alexnet", classes=5)
+    path = write(tmp_path / "a.caffemodel", caffemodel(layers_of(net, values(net), caffe._layer_names(net))))
+    done = run_program("tools/convert.py", path, tmp_path / "alexnet.params", "--model", "alexnet", "--classes", "5",
+                       "--index", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "these weights want the network as get_model('alexnet', lrn='caffe')" in done.stdout
+    again = gluonzoo.get_model("alexnet", classes=5, pretrained=True, root=str(tmp_path))
+    assert again.model_kwargs["lrn"] == "caffe" and again.features.norm1._arguments["knorm"] == 1.0
+
+
 def test_reverse_channels():
     net = gluonzoo.get_model("mobilenet_v1_0_25", classes=3)
     net.initialize()
