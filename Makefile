@@ -3,12 +3,13 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test slow lint pythons clean
+.PHONY: help demo test slow interop lint pythons clean
 
 help:
 	@echo "make demo     install into $(VENV) and run the main job: train, export, load back"
 	@echo "make test     install into $(VENV) with the test extra and run pytest"
 	@echo "make slow     the long tests"
+	@echo "make interop  outputs against torch's networks, in $(VENV)-torch (Python 3.11)"
 	@echo "make lint     ruff"
 	@echo "make pythons  smoke tests on every Python from 3.8 to 3.13 on this machine"
 	@echo "make clean    remove $(VENV) and build products"
@@ -36,6 +37,16 @@ test: $(VENV)/.installed-test
 slow: $(VENV)/.installed-test
 	@$(PY) -m pytest -m slow
 
+# torch, torchvision and timm beside MXNet; a Python of its own, so that nothing else meets torch. On the processor: CPU wheels.
+$(VENV)-torch/.installed: setup.py constraints.txt
+	@$${PYTHON:-python3.11} -m venv $(VENV)-torch
+	@$(VENV)-torch/bin/python -m pip install --quiet --no-warn-conflicts -c constraints.txt -e '.[test,torch]' pyyaml huggingface_hub
+	@$(VENV)-torch/bin/python -m pip install --quiet --no-deps torchvision timm
+	@touch $@
+
+interop: $(VENV)-torch/.installed
+	@$(VENV)-torch/bin/python -m pytest tests/interop -m "slow or not slow"
+
 lint: $(VENV)/.installed-test
 	@$(PIP) install ruff
 	@$(PY) -m ruff check .
@@ -44,4 +55,4 @@ pythons:
 	@sh tools/try_pythons.sh
 
 clean:
-	rm -rf $(VENV) .venv-3.* build *.egg-info
+	rm -rf $(VENV) $(VENV)-torch .venv-3.* build *.egg-info
