@@ -14,6 +14,7 @@ Nothing else of the user's NumPy, environment or process is changed.
 """
 import contextlib
 import ctypes
+import importlib.util
 import math
 import os
 import sys
@@ -39,7 +40,7 @@ NUMPY_ALIASES = {
 }
 
 #: Packages that ``import mxnet`` would import when they are installed, though it needs none of them.
-OPTIONAL_PACKAGES = ("onnx", "scipy", "sklearn", "torch", "matplotlib", "tensorboard", "mxboard")
+OPTIONAL_PACKAGES = ("onnx", "scipy", "sklearn", "torch", "matplotlib", "tensorboard", "mxboard", "cv2")
 
 #: Turns a thread waits for its team before it sleeps. OpenMP's default of 300,000 (milliseconds) is fine on an idle
 #: machine; where anything else runs on the same processors, every parallel region then waits for a thread that is not
@@ -218,6 +219,14 @@ class _LazyStats:
         return getattr(stats, name)
 
 
+class _LazyOpenCV:
+    """Stands in for cv2 inside MXNet's modules until one of them uses it: its import takes long and sets LD_LIBRARY_PATH."""
+
+    def __getattr__(self, name):
+        import cv2
+        return getattr(cv2, name)
+
+
 def _attribute_text(value):
     """How an operator's attribute is written for MXNet's C++ side: NumPy scalars inside tuples as plain numbers.
 
@@ -297,6 +306,9 @@ def prepare():
         raise ImportError(f"gluonzoo needs MXNet: {hint}") from error
     if getattr(quantization, "stats", 0) is None:
         quantization.stats = _LazyStats()
+    for module in (mxnet.recordio, mxnet.image.image):
+        if module.cv2 is None and importlib.util.find_spec("cv2") is not None:
+            module.cv2 = _LazyOpenCV()
     if already and threads is not None:
         set_threads(threads)
     if int(np.__version__.split(".")[0]) >= 2:

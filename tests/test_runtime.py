@@ -21,6 +21,18 @@ def fresh(code, root, env=None, check=True):
     return result.stdout.strip()
 
 
+def test_opencv_is_there_when_mxnet_uses_it(root):
+    pytest.importorskip("cv2", reason="opencv-python-headless is in the extra test")
+    code = """
+        import sys, gluonzoo
+        import mxnet as mx, numpy as np
+        assert "cv2" not in sys.modules
+        packed = mx.recordio.pack_img(mx.recordio.IRHeader(0, 1.0, 2, 0), np.full((4, 4, 3), 7, "uint8"), img_fmt=".png")
+        print(mx.recordio.unpack_img(packed)[1].tolist() == np.full((4, 4, 3), 7).tolist(), "cv2" in sys.modules)
+    """
+    assert fresh(code, root) == "True True"
+
+
 @pytest.mark.smoke
 def test_import_brings_in_nothing_optional(root):
     heavy = ["gluoncv", "torch", "onnx", "matplotlib", "sklearn", "scipy", "cv2", "PIL", "tensorboardX", "pandas"]
