@@ -31,8 +31,9 @@ $(VENV)/.installed-%: setup.py constraints.txt $(PY)
 demo: $(VENV)/.installed-demo
 	@$(PY) tools/demo.py
 
+# Two processes, a file at a time: what most tests do leaves one of two processors idle.
 test: $(VENV)/.installed-test
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/.installed-test
 	@$(PY) -m pytest -m slow
