@@ -29,7 +29,8 @@ EXTRAS = {
     "caffe": ["protobuf>=3.20"],
     "torch": ["torch>=2", "safetensors>=0.4"],
     # OpenCV reads Caffe's networks too, up to version 4: what it computes is compared with ours.
-    "test": ["pytest>=7", "pytest-xdist>=3", "safetensors>=0.4", "protobuf>=3.20", "opencv-python-headless>=4.5,<5", *DEMO],
+    "test": ["pytest>=7", "pytest-xdist>=3", "kubernetes-validate>=1.29", "safetensors>=0.4", "protobuf>=3.20",
+             "opencv-python-headless>=4.5,<5", *DEMO],
 }
 
 setup(

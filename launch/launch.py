@@ -2,11 +2,12 @@
 """Start a distributed MXNet job: one scheduler, servers and workers, watched until all of them are gone.
 
     python launch/launch.py -n 2 -s 1 python tools/train.py --model lenet5 --dataset mnist --kvstore dist_sync
+    python launch/launch.py -n 8 -s 2 -H hosts python tools/train.py ...      # on the machines named in the file hosts
 """
-import argparse
 import fcntl
 import os
 import re
+import shlex
 import sys
 import time
 
@@ -14,115 +15,46 @@ if not __package__:     # run as a file: import the package this file is in, not
     _HERE = os.path.dirname(os.path.realpath(__file__))
     sys.path[:] = [os.path.dirname(_HERE)] + [entry for entry in sys.path if os.path.realpath(entry or ".") != _HERE]
 
-from launch.local import LocalJob, check_host, find_program  # noqa: E402 (the path is set first)
+from launch import schedulers  # noqa: E402 (the path is set first)
+from launch.local import LocalJob, check_host, find_program  # noqa: E402
+from launch.options import build_parser  # noqa: E402
 from launch.spec import JobSpec, LaunchError, check, check_name  # noqa: E402
 
 __all__ = ["main"]
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 SERVER_MODULE = "gluonzoo.distributed.server"
-PLANNED = ("ssh", "mpi", "slurm", "kubernetes")
 MXNETS_OWN = ("sge", "yarn")
-
-EPILOG = """\
-Every line of output is shown with its role; all of it is kept in the log folder, one file a role. The first failure
-is named and everything else is ended.
-
-exit codes:  0 all workers ended with 0;  2 wrong use, nothing was started;  124 a deadline passed;  126, 127 COMMAND
-could not be executed;  129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM;  141 standard output was closed;  else that of
-the role that failed first (128 + signal number when a signal killed it, 1 when it was 0).
-"""
+GRACE = 5.0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors as one line, without the usage."""
-
-    def error(self, message):
-        raise LaunchError(message)
-
-
-def _whole(text):
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-
-
-def _seconds(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of seconds, 0 or more, got {text!r}")
-    return value
-
-
-def _restarts(text):
-    value = _whole(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {value}")
-    return value
-
-
-def _port(text):
-    value = _whole(text)
-    if not 1 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {value}")
-    return value
-
-
-def build_parser():
-    """The command line: MXNet's own launch.py, and more."""
-    parser = _Parser(prog="launch.py", usage="launch.py -n WORKERS [-s SERVERS] [options] COMMAND ...",
-                     description=__doc__.split("\n")[0], epilog=EPILOG, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("-n", "--num-workers", type=_whole, required=True, metavar="N", help="number of workers; each runs COMMAND")
-    add("-s", "--num-servers", type=_whole, metavar="N", help="number of servers (default: as many as workers)")
-    add("-H", "--hostfile", metavar="FILE", help="hosts, for launchers that reach other hosts (none is built yet)")
-    add("--launcher", default="local", metavar="NAME", help="how processes are started: local (default)")
-    add("--env", action="append", default=[], metavar="K=V",
-        help="set an environment variable for every role; K alone passes the caller's value on (needed for DMLC_* "
-             "only: all others are passed on anyway, without showing in a process list)")
-    add("--env-worker", action="append", default=[], metavar="K=V", help="for workers only; MXNet's K:V works too")
-    add("--env-server", action="append", default=[], metavar="K=V", help="for servers and the scheduler only")
-    add("--host", default="127.0.0.1", metavar="IP", help="address all roles use (default: %(default)s)")
-    add("--interface", metavar="NAME", help="network interface for ps-lite (default: lo for a loopback address)")
-    add("--port", type=_port, metavar="P", help="the scheduler's port (default: a free one)")
-    add("--log-dir", metavar="DIR", help="where logs go (default: a fresh folder runs/launch-DATE-TIME-PID)")
-    add("--timeout", type=_seconds, metavar="S", help="end the job after so many seconds")
-    add("--stall-timeout", type=_seconds, metavar="S",
-        help="fail when no worker makes progress for so long: reports another step or, if none reports steps, prints "
-             "anything (default: 600, for jobs that report steps; 0 for never)")
-    add("--startup-timeout", type=_seconds, metavar="S",
-        help="fail when no worker prints or reports anything for so long after the start")
-    add("--grace", type=_seconds, default=5.0, metavar="S", help="from SIGTERM to SIGKILL (default: 5)")
-    add("--max-restarts", type=_restarts, default=0, metavar="N",
-        help="start the whole job again up to N times after a failure; roles see GLUONZOO_RESTART=1, 2 ...")
-    add("--server-python", metavar="PY",
-        help="Python for scheduler and servers (default: COMMAND's, when that is python, else this one)")
-    add("--dry-run", action="store_true", help="print what would be started, as shell commands, and stop")
-    add("--version", action="store_true", help="print the version and stop")
-    for flag in ("-SH --server-hostfile", "--sync-dst-dir", "--scheduler-ip", "--scheduler-port"):
-        add(*flag.split(), dest="foreign", action="append", help=argparse.SUPPRESS,
-            type=lambda _, flag=flag: flag.split()[-1])
-    for flag in ("--byteps-launch", "--p3"):
-        add(flag, dest="foreign", action="append_const", const=flag, help=argparse.SUPPRESS)
-    add("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what every worker runs, with its arguments")
-    return parser
-
-
-def _check_launcher(options):
-    if options.launcher in PLANNED + MXNETS_OWN:
-        raise LaunchError(f"--launcher {options.launcher} is not supported; only local is, for now")
-    if options.launcher != "local":
-        raise LaunchError(f"unknown launcher {options.launcher!r}; there is: local")
-    if options.hostfile is not None:
-        raise LaunchError("-H/--hostfile is for launchers that reach other hosts; --launcher local runs every role on "
-                          "this machine")
+def _launcher(options):
+    """The launcher to be used."""
+    name = options.launcher or ("local" if options.hostfile is None else "ssh")
+    if name in MXNETS_OWN:
+        raise LaunchError(f"--launcher {name} is not supported; there are: local, ssh, mpi, slurm, join, kubernetes")
+    if name not in ("local", "ssh") + schedulers.DIALLING:
+        raise LaunchError(f"unknown launcher {name!r}; there are: local, ssh, mpi, slurm, join, kubernetes")
     if options.foreign:
-        raise LaunchError(f"{options.foreign[0]} is not supported by --launcher local")
+        raise LaunchError(f"{options.foreign[0]} is not supported")
+    schedulers.check_options(name, options)
+    if name in schedulers.DIALLING:
+        return name
+    if name == "local":
+        if options.hostfile is not None:
+            raise LaunchError("-H/--hostfile is for launchers that reach other hosts; --launcher local runs every role "
+                              "on this machine")
+        for flag in ("min_workers", "max_workers", "remote_dir", "sync_dst_dir", "channel_port"):
+            if getattr(options, flag) is not None:
+                raise LaunchError(f"--{flag.replace('_', '-')} is for jobs on several hosts (-H)")
+    elif options.hostfile is None:
+        raise LaunchError("--launcher ssh needs the hosts: -H FILE or -H host1:2,host2")
+    elif options.host is not None:
+        raise LaunchError("--host is for local jobs; give address= in the hostfile for a host on several networks")
+    elif options.interface is not None and not options.insecure_network:
+        raise LaunchError("--interface is of no use here: ps-lite listens on each host's loopback interface only "
+                          "(--insecure-network)")
+    return name
 
 
 def _variables(words, flag, environ, separators):
@@ -146,15 +78,15 @@ def build_job(options, environ, bar):
 
     Raises: LaunchError for anything in it that cannot work.
     """
-    _check_launcher(options)
+    launcher = _launcher(options)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     servers = options.num_workers if options.num_servers is None else options.num_servers
     env = _variables(options.env, "--env", environ, "=")
-    interface = options.interface
-    if interface is None and options.host.startswith("127."):
+    host, interface = options.host or "127.0.0.1", options.interface
+    if interface is None and host.startswith("127.") and not (launcher != "local" and options.insecure_network):
         interface = "lo"
     try:
-        os.getcwd()
+        here = os.getcwd()
     except OSError:
         raise LaunchError("the current folder does not exist any more") from None
     log_dir = options.log_dir
@@ -162,16 +94,43 @@ def build_job(options, environ, bar):
         log_dir = os.path.join("runs", time.strftime("launch-%Y%m%d-%H%M%S-") + str(os.getpid()))
     job = JobSpec(
         command=tuple(command), server_argv=(), num_workers=options.num_workers, num_servers=servers,
-        log_dir=os.path.abspath(log_dir), host=options.host, interface=interface, env=env,
+        log_dir=os.path.abspath(log_dir), host=host, interface=interface, env=env,
         env_worker=_variables(options.env_worker, "--env-worker", environ, "=:"),
         env_server=_variables(options.env_server, "--env-server", environ, "=:"),
-        python_path=environ.get("PYTHONPATH", ""), import_root=_import_root(), bar=bar)
+        python_path=environ.get("PYTHONPATH", ""), import_root=_import_root(), bar=bar,
+        tolerate=options.tolerate_workers, min_workers=options.min_workers, max_workers=options.max_workers,
+        oversubscribe=options.oversubscribe, job_id=_job_id(environ, command))
     check(job)
+    if launcher != "local":
+        return _on_hosts(job, options, here)
     check_host(job.host, job.interface)
     path = {**environ, **env, **job.env_worker}.get("PATH")
     program = find_program(command[0], path)
     python = _server_python(options.server_python, command[0], program, environ.get("PATH"))
     return job._replace(server_argv=(python, "-m", SERVER_MODULE))
+
+
+def _job_id(environ, command):
+    """What the attempts at a job have in common; a job that Slurm starts again is the same job."""
+    slurm = environ.get("SLURM_JOB_ID")
+    if not slurm:
+        return os.urandom(16).hex()
+    import hashlib  # not at the top: only here
+    return f"slurm-{slurm}-" + hashlib.sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _on_hosts(job, options, here):
+    """What differs when the roles run elsewhere: nothing of the command can be looked at here."""
+    python = options.server_python
+    if python is None:
+        word = job.command[0]
+        python = word if os.path.basename(word).startswith("python") else options.remote_python
+    there = options.sync_dst_dir or options.remote_dir
+    root = job.import_root
+    if there is not None and root and (root + os.sep).startswith(here + os.sep):    # the checkout, where it is there
+        inside = os.path.relpath(root, here)        # a relative PYTHONPATH is taken from the folder they start in
+        root = os.path.normpath(os.path.join(there, inside)) if os.path.isabs(there) else inside
+    return job._replace(server_argv=(python, "-m", SERVER_MODULE), import_root=root)
 
 
 def _server_python(asked, word, program, path):
@@ -210,16 +169,56 @@ def open_log_dir(path):
     return log
 
 
-def _run(job, limits, port, front_fd):
+def _back_end(job, options):
+    """The back end for a command line, and notes for the user."""
+    if _launcher(options) == "local":
+        return LocalJob(job, os.environ, options.port), []
+    if _launcher(options) in schedulers.DIALLING:
+        return schedulers.back_end(_launcher(options), job, options, _grace(options), _version())
+    from launch.hostfile import read_hosts
+    from launch.remote import RemoteJob, RemoteOptions, passed_on
+    from launch.ssh import SshOptions, SshStarter, check_programs, home_relative
+    hosts, notes = read_hosts(options.hostfile)
+    here, sync = os.getcwd(), None
+    if options.sync_dst_dir is not None:
+        if options.remote_dir is not None:
+            raise LaunchError("--sync-dst-dir and --remote-dir name two folders to start in; give one of them")
+        sync = here, options.sync_dst_dir
+    cwd = options.sync_dst_dir or options.remote_dir
+    logs = os.path.relpath(job.log_dir, here)
+    try:
+        words = tuple(shlex.split(options.ssh))
+    except ValueError as error:
+        raise LaunchError(f"--ssh {options.ssh!r}: {error}") from None
+    reach = SshOptions(words, tuple(options.ssh_option), options.remote_python, options.connect_timeout,
+                       options.host_timeout, sync, () if logs.startswith("..") else (logs,))
+    check_programs(reach, find_program, os.environ.get("PATH"))
+    if options.insecure_network:
+        notes.append("WARNING: --insecure-network: nothing between hosts is encrypted, and whoever reaches a port of the "
+                     "job can read, change or end it")
+    return RemoteJob(job, hosts, SshStarter(hosts, reach, os.environ), RemoteOptions(
+        environ=passed_on(os.environ), hidden=os.environ, cwd=here if cwd is None else home_relative(cwd),
+        port=options.port, channel_port=options.channel_port or 0, connect_timeout=options.connect_timeout,
+        host_timeout=options.host_timeout, grace=_grace(options), insecure=options.insecure_network,
+        version=_version())), notes
+
+
+def _grace(options):
+    return GRACE if options.grace is None else options.grace
+
+
+def _run(job, limits, back_end, notes, front_fd):
     """In the supervisor process: run the job."""
     from launch.output import Screen
     from launch.supervise import Supervisor
-    back_end = LocalJob(job, os.environ, port)
-    processes = back_end.prepare(0)     # a taken port is found before anything is written
+    # On this machine a taken port is found before anything is written; other hosts are asked later.
+    processes = back_end.prepare(0) if isinstance(back_end, LocalJob) else None
     log = open_log_dir(job.log_dir)
     here = os.getcwd() + os.sep
     shown = job.log_dir[len(here):] if job.log_dir.startswith(here) else job.log_dir
     screen = Screen(log=log, spill_dir=job.log_dir)
+    for note in notes:
+        screen.say(note)
     return Supervisor(back_end, limits, screen, shown, front_fd).run(processes)
 
 
@@ -265,19 +264,29 @@ def _main(argv):
         return 0
     if not sys.platform.startswith("linux"):
         raise LaunchError(f"launch.py needs Linux (it relies on /proc and prctl), this is {sys.platform}")
+    if argv[:1] == ["check"]:
+        from launch.check import check as look
+        return look(argv[1:], build_parser(), lambda options: build_job(options, os.environ, False), _back_end,
+                    ROOT)
     options = build_parser().parse_args(argv)
     if options.version:
         print(_version())
         return 0
+    if options.launcher == "kubernetes":
+        from launch import kubernetes
+        return kubernetes.write(options, lambda words, flag, separators: _variables(words, flag, os.environ, separators))
     job = build_job(options, os.environ, os.isatty(1))
+    if schedulers.submits(options.launcher, os.environ):
+        return schedulers.submit(job, options, argv)
+    back_end, notes = _back_end(job, options)
     if options.dry_run:
-        print(LocalJob(job, os.environ, options.port).script())
+        print("\n".join([f"# {note}" for note in notes] + [back_end.script()]))
         return 0
     from launch.processes import keep
     from launch.supervise import Limits
-    limits = Limits(options.timeout, options.stall_timeout, options.startup_timeout, options.grace,
-                    options.max_restarts)
-    return keep(lambda front_fd: _guarded(_run, job, limits, options.port, front_fd))
+    limits = Limits(options.timeout, options.stall_timeout, options.startup_timeout, _grace(options),
+                    options.max_restarts, options.restart_window, options.grace, options.tolerate_workers)
+    return keep(lambda front_fd: _guarded(_run, job, limits, back_end, notes, front_fd))
 
 
 def main(argv=None):

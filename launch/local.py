@@ -1,12 +1,20 @@
 """The local back end: every role on this machine, talking over the loopback interface."""
 import os
 import shlex
+import signal
 import socket
+import subprocess
+import time
 
 from launch import ports
-from launch.spec import OWNED, LaunchError, counts, ordered, plan, progress_path
+from launch.processes import descendants, dies_with, end_descendants
+from launch.roles import Role
+from launch.spec import OWNED, WORKER, LaunchError, counts, ordered, plan, progress_path
 
 __all__ = ["LocalJob", "find_program", "check_host"]
+
+PIPE_SIZE = 1 << 20
+READ_SIZE = 1 << 18
 
 
 def find_program(program, path=None, what="COMMAND"):
@@ -53,8 +61,94 @@ def check_host(host, interface):
             raise LaunchError(f"--interface: no network interface {interface!r} here (there is {', '.join(known)})")
 
 
+class LocalRole(Role):
+    """A role that is a child of this process."""
+
+    def __init__(self, spec, output, loop, progress_file):
+        super().__init__(spec, output)
+        self._loop, self._progress_file = loop, progress_file
+        self._popen = self._fd = None
+
+    def start(self, argv, env):
+        """Start it; raises OSError when that cannot be."""
+        read_end, write_end = os.pipe()
+        try:
+            if self._progress_file and os.path.lexists(self._progress_file):
+                os.unlink(self._progress_file)      # of an earlier attempt or job
+            _widen(read_end)
+            self._popen = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=write_end,
+                                           stderr=subprocess.STDOUT, start_new_session=True,
+                                           preexec_fn=dies_with(os.getpid()))
+        except BaseException:
+            os.close(read_end)
+            self.output.finish()
+            raise
+        finally:
+            os.close(write_end)
+        os.set_blocking(read_end, False)
+        self.pid, self._fd, self.started = self._popen.pid, read_end, time.monotonic()
+        self._loop.watch(read_end, self._read)
+        self._loop.child(self.pid, self._died)
+
+    def _died(self, code, when):
+        self.code = self._popen.returncode = code
+        self.ended = when
+        self._loop.deaths += 1
+        self.drain()
+
+    def _read(self):
+        """Take in what it has printed; returns whether there may be more."""
+        if self._fd is None:
+            return False
+        try:
+            data = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._hang_up()
+            return False
+        self.hear(data)
+        return True
+
+    def drain(self):
+        for _ in range(4 * PIPE_SIZE // READ_SIZE):     # its children may go on filling the pipe
+            if not self._read():
+                return
+
+    def _hang_up(self):
+        if self._fd is not None:
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
+            self._fd = None
+            self.output.finish()
+
+    def look(self):
+        if self._progress_file is None:
+            return
+        try:
+            with open(self._progress_file, "rb") as file:
+                self.report(file.read(200).strip())
+        except OSError:
+            return              # not written yet
+
+    def put_away(self):
+        self.drain()
+        self._hang_up()
+        if self._popen.returncode is None:          # could not be ended: subprocess shall not wait for it either
+            self._popen.returncode = -signal.SIGKILL
+
+
+def _widen(fd):
+    """A larger pipe lets a role run on while we are busy; without the right to it the usual size does."""
+    import fcntl
+    try:
+        fcntl.fcntl(fd, 1031, PIPE_SIZE)        # F_SETPIPE_SZ, which the fcntl module knows from Python 3.10 on
+    except OSError:
+        return
+
+
 class LocalJob:
-    """A job on this machine, as the supervisor wants it: what to start, attempt by attempt.
+    """A job on this machine, as the supervisor wants it: see ``supervise.py``.
 
     Args: environ: the environment the launcher was started with.  port: of the scheduler, None for a free one.
     """
@@ -62,6 +156,11 @@ class LocalJob:
     def __init__(self, job, environ, port=None):
         self.job, self._environ, self._fixed = job, dict(environ), port
         self._reserved, self._used = None, set()
+        self._loop = None
+
+    def open(self, loop, _screen):
+        """Take the event loop to be used."""
+        self._loop = loop
 
     def prepare(self, restart):
         """Lock fresh ports and return the processes to start.
@@ -80,6 +179,12 @@ class LocalJob:
         env.update(process.env)
         return list(process.argv), env
 
+    def start(self, spec, output):
+        """Start a process of the plan; returns its Role. Raises: OSError."""
+        role = LocalRole(spec, output, self._loop, progress_path(self.job, spec.index) if spec.role == WORKER else None)
+        role.start(*self.command(spec))
+        return role
+
     def describe(self):
         """One line for the start of the job."""
         return f"{counts(self.job)} on {self.job.host}, scheduler port {self._reserved.ports[0]}"
@@ -88,9 +193,33 @@ class LocalJob:
         """Whether a program that is not ours took the scheduler's port between our check and the scheduler's start."""
         return self._fixed is None and not ports.is_free(self.job.host, self._reserved.ports[0])
 
-    def progress_file(self, process):
-        """Where a worker reports its steps."""
-        return progress_path(self.job, process.index)
+    def trouble(self):
+        """Nothing goes wrong here but roles."""
+        return ""
+
+    def signal(self, roles, number):
+        """Send a signal to roles that run, not to their children."""
+        for role in roles:
+            try:
+                os.kill(role.pid, number)
+            except ProcessLookupError:      # it has ended a moment ago
+                continue
+
+    def alive(self):
+        """What is left of the job."""
+        return descendants(os.getpid())
+
+    def strays(self, roles):
+        """Living processes that are neither a role nor a role's child."""
+        mine = {role.pid for role in roles}
+        return [process for process in self.alive() if process.pid not in mine and process.ppid not in mine]
+
+    def end(self, grace, wait, hurry):
+        """End all that is left; returns what could not be ended."""
+        return end_descendants(os.getpid(), grace, wait, hurry)
+
+    def leave(self):
+        """Nobody waits for a goodbye."""
 
     def close(self):
         """Give the ports back."""

@@ -263,13 +263,21 @@ def keep(body):
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         name = signal_name(os.WTERMSIG(status))
-        sys.stderr.write(f"launch: the supervisor (pid {pid}) was killed by {name}; ending the job\n")
-        sys.stderr.flush()
+        _tell(f"launch: the supervisor (pid {pid}) was killed by {name}; ending the job")
     left = end_descendants(os.getpid(), ORPHAN_GRACE, _sleep_and_reap, ignore=before)
     for process in left:
-        sys.stderr.write(f"launch: could not end pid {process.pid} ({process.command})\n")
+        _tell(f"launch: could not end pid {process.pid} ({process.command})")
     os.close(write_end)
     return exit_code(decode_status(status))
+
+
+def _tell(text):
+    """A line for whoever still reads standard error; a closed one must not keep us from ending what is left."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
 
 
 def _supervisor(body, front_fd):

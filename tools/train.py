@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Train a network: python tools/train.py --model lenet5 --dataset mnist. With launch/launch.py in front, on many workers."""
 import argparse
+import signal
 
 
 def main():
@@ -8,8 +9,9 @@ def main():
     from gluonzoo.training import config
 
     config.add_arguments(parser)
-    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="DIR",
-                        help="continue from the newest valid checkpoint of --output, or from DIR (a run or a checkpoint)")
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="DIR|auto",
+                        help="continue from the newest valid checkpoint of --output, or from DIR (a run or a checkpoint); auto: "
+                        "from that of --output when it has one, else begin: the same command line can be started again and again")
     parser.add_argument("--config", metavar="FILE", help="JSON file of these settings; flags given here win over it")
     arguments = vars(parser.parse_args())
     resume, file = arguments.pop("resume"), arguments.pop("config")
@@ -21,11 +23,14 @@ def main():
         return server.main()
     from gluonzoo.training import train
 
-    train({**(config.read_file(file) if file else {}), **arguments}, resume)
-    return 0
+    run, _ = train({**(config.read_file(file) if file else {}), **arguments}, resume)
+    return run.exit_code()
 
 
 if __name__ == "__main__":
+    # A word to stop that comes while this program still starts waits until the run can heed it. Before the imports, so that
+    # no thread is made to which it could go.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     from gluonzoo.errors import run
 
     run(main)

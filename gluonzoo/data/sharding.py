@@ -29,17 +29,19 @@ class ShardedBatches:
     The global batch i of an epoch is `order[i * B : (i + 1) * B]`, B = num_workers * batch_size, and worker r
     of W takes the slice from n * r // W to n * (r + 1) // W of its n samples: `batch_size` each in a full batch,
     and as even as possible in the last one, where a worker can be left with none. Joined in the order of the
-    ranks, the workers' parts are the batch of one worker with W * batch_size.
+    ranks, the workers' parts are the batch of one worker with W * batch_size. The global batches do not depend on the
+    number of workers when B is given: an epoch begun by some workers can be ended by more or fewer.
 
     Args: length: samples in the data set, at least 1.
         batch_size: samples per worker and step.
         rank, num_workers: which worker this is, 0 <= rank < num_workers. More workers than samples is allowed.
         seed: any whole number; with the epoch it decides the order.
         shuffle: False keeps the data set's order in every epoch.
+        global_batch_size: B, where it is not num_workers * batch_size; a worker's part is then B / num_workers.
     Raises: UserError when an argument is out of range; the message names the value received.
     """
 
-    def __init__(self, length, batch_size, rank=0, num_workers=1, seed=0, shuffle=True):
+    def __init__(self, length, batch_size, rank=0, num_workers=1, seed=0, shuffle=True, global_batch_size=None):
         self.length = _whole("length", length, 1)
         self.batch_size = _whole("batch_size", batch_size, 1)
         self.num_workers = _whole("num_workers", num_workers, 1)
@@ -50,7 +52,9 @@ class ShardedBatches:
             raise UserError(f"seed is {seed!r}; expected a whole number")
         self.seed = int(seed)
         self.shuffle = bool(shuffle)
-        self.global_batch_size = self.num_workers * self.batch_size
+        if global_batch_size is None:
+            global_batch_size = self.num_workers * self.batch_size
+        self.global_batch_size = _whole("global_batch_size", global_batch_size, 1)
 
     def __len__(self):
         """Steps per epoch, the same on every worker."""

@@ -1,4 +1,4 @@
-"""The environment of one process in a parameter-server job; the only place that reads ``DMLC_*``.
+"""The environment of one process in a parameter-server job; the only place that reads ``DMLC_*`` and the launcher's words.
 
 The names are the contract of MXNet's own launcher (dmlc tracker), so jobs started by either launcher look the same.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 
-__all__ = ["Cluster", "ClusterError", "role"]
+__all__ = ["Cluster", "ClusterError", "role", "in_job", "job_workers", "workers_may_die", "restarts", "big_array_bound"]
 
 ROLES = ("scheduler", "server", "worker")
 _REQUIRED = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
@@ -27,6 +27,35 @@ def _number(environ, name, low, high):
     if not text.isdigit() or not low <= int(text) <= high:
         raise ClusterError(f"{name} is {text!r}; expected a whole number from {low} to {high}")
     return int(text)
+
+
+def in_job(environ=None):
+    """Whether ``launch/launch.py`` watches this worker: SIGUSR1 is its word for an orderly stop, SIGTERM for the end."""
+    return bool((os.environ if environ is None else environ).get("GLUONZOO_PROGRESS_FILE"))
+
+
+def job_workers(num_workers, environ=None):
+    """The number of workers the job was asked for, by which the global batch goes; num_workers, those there are, by default."""
+    environ = os.environ if environ is None else environ
+    return _number(environ, "GLUONZOO_JOB_WORKERS", 1, 100000) if environ.get("GLUONZOO_JOB_WORKERS") else num_workers
+
+
+def workers_may_die(environ=None):
+    """Whether the rest of the workers go on when one dies (dist_async, ``launch.py --tolerate-workers``)."""
+    return (os.environ if environ is None else environ).get("GLUONZOO_TOLERATE_WORKERS") == "1"
+
+
+def restarts(environ=None):
+    """How often the launcher has started this job again."""
+    environ = os.environ if environ is None else environ
+    return _number(environ, "GLUONZOO_RESTART", 0, 10**9) if environ.get("GLUONZOO_RESTART") else 0
+
+
+def big_array_bound(environ=None):
+    """Number of elements from which on ps-lite cuts an array over all servers."""
+    environ = os.environ if environ is None else environ
+    name = "MXNET_KVSTORE_BIGARRAY_BOUND"
+    return _number(environ, name, 1, 10**12) if environ.get(name) else 1000000
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ _live = None  # ps-lite holds one job per process, so there is at most one distr
 class KVStore:
     """MXNet's KVStore with what a trainer needs. Make one with `create`.
 
-    Attributes: kind (the name asked for), rank, num_workers, is_distributed, is_async.
+    Attributes: kind (the name asked for), rank, num_workers, is_distributed, is_async; job_workers, the number of workers
+        the job was asked for, which is larger than num_workers when it goes on with fewer.
     """
 
     def __init__(self, kind, store):
@@ -37,6 +38,7 @@ class KVStore:
         self._store = store
         self.rank = store.rank if self.is_distributed else 0
         self.num_workers = store.num_workers if self.is_distributed else 1
+        self.job_workers = cluster.job_workers(self.num_workers) if self.is_distributed else 1
         self._collectives = {}
         self._next_key = 0
 
@@ -124,13 +126,18 @@ class KVStore:
         self._open()._send_command_to_servers(0, body)
 
     def close(self):
-        """Leave the job in order: finish all work, meet the others in ps-lite's exit barrier, free the store."""
+        """Leave the job in order: finish all work, meet the others in ps-lite's exit barrier, free the store.
+
+        Where workers may die nobody is waited for: the barrier would never open. The launcher then ends the servers.
+        """
         global _live
         if self._store is None:
             return
         mx.nd.waitall()
         store, self._store = self._store, None
         if self.is_distributed:
+            if cluster.workers_may_die():
+                check_call(_LIB.MXKVStoreSetBarrierBeforeExit(store.handle, 0))
             # Freed here, with a null handle left for KVStore.__del__, because at interpreter shutdown it aborts.
             handle, store.handle = store.handle, None
             check_call(_LIB.MXKVStoreFree(handle))

@@ -5,7 +5,8 @@ forms and unpickles nothing:
 
 - ``{"op": "optimizer", "name": "sgd", "arguments": {...}, "lr_mult": {...}, "wd_mult": {...}}``
 - ``{"op": "learning_rate", "value": 0.1}``
-- ``{"op": "save" | "load", "folder": path}``: the optimizer's state, one file a server, in MXNet's array format.
+- ``{"op": "save", "folder": path}``: write the optimizer's state, one file a server, in MXNet's array format.
+- ``{"op": "load", "folder": path, "bound": 1000000}``: read this server's part of what any number of servers wrote.
 
 A command that is none of these, or fails, ends the process with exit code 3 and a message, so that the launcher sees it:
 an exception inside MXNet's callback would vanish.
@@ -13,17 +14,21 @@ an exception inside MXNet's callback would vanish.
 import json
 import math
 import os
+import re
 import sys
 import traceback
 
-__all__ = ["OPTIMIZERS", "check_command", "Server", "serve", "main"]
+import numpy as np
+
+__all__ = ["OPTIMIZERS", "check_command", "share", "Server", "serve", "main"]
 
 #: Optimizers a job may name. Each update depends only on the key's own weight, gradient and state.
 OPTIMIZERS = ("sgd", "nag", "adam", "rmsprop", "adagrad", "adadelta", "signum")
 
 COMMAND_FAILED = 3
 _FORMS = {"optimizer": {"op", "name", "arguments", "lr_mult", "wd_mult"}, "learning_rate": {"op", "value"},
-          "save": {"op", "folder"}, "load": {"op", "folder"}}
+          "save": {"op", "folder"}, "load": {"op", "folder", "bound"}}
+_STATE_FILE = re.compile(r"server-(\d+)\.params")
 
 
 def _check_numbers(where, values):
@@ -59,14 +64,45 @@ def check_command(text):
         _check_numbers("learning_rate", {"value": command["value"]})
     elif not isinstance(command["folder"], str) or not os.path.isdir(command["folder"]):
         raise ValueError(f"folder {command['folder']!r} does not exist on this server")
+    if command["op"] == "load" and (not isinstance(command["bound"], int) or command["bound"] < 1):
+        raise ValueError(f"bound is {command['bound']!r}; expected a whole number of at least 1")
     return command
 
 
-class Server:
-    """The server loop around MXNet's, with a controller of its own."""
+def share(key, size, rank, servers, bound):
+    """Which elements of a key's flat array live on one server.
 
-    def __init__(self, store):
-        self._store = store
+    Args: key: the KVStore's key; size: its elements; rank, servers: which of how many servers; bound: the number of elements
+        from which on arrays are cut (``MXNET_KVSTORE_BIGARRAY_BOUND`` of the workers).
+    Returns: (first, last), or None when the server has nothing of it.
+    Source: MXNet 1.9.1, ``src/kvstore/kvstore_dist.h``, EncodeDefaultKey.
+    """
+    if size < bound:
+        return (0, size) if key * 9973 % servers == rank else None
+    # C's round(), which takes halves away from zero; Python's takes them to the even number.
+    return tuple(math.floor(size / servers * number + 0.5) for number in (rank, rank + 1))
+
+
+def join_states(files):
+    """Join what several servers saved: arrays that were cut, in the order of the servers; of counts the largest.
+
+    A server keeps the counts it was once given also for keys that it has no longer, or never had.
+
+    Args: files: [{name: NumPy array}] in the order of the servers.
+    """
+    parts = {}
+    for values in files:
+        for name, value in values.items():
+            parts.setdefault(name, []).append(value)
+    return {name: np.max(pieces, axis=0) if name.startswith("count/") else np.concatenate(pieces)
+            for name, pieces in parts.items()}
+
+
+class Server:
+    """The server loop around MXNet's, with a controller of its own. servers: how many there are."""
+
+    def __init__(self, store, servers):
+        self._store, self._servers = store, servers
         self._updater = None
         self._controller_reference = None  # ctypes keeps no reference; the callback must outlive run().
 
@@ -89,9 +125,10 @@ class Server:
             raise ValueError(f"command {command['op']!r} came before an optimizer")
         if command["op"] == "learning_rate":
             self._updater.optimizer.set_learning_rate(command["value"])
+        elif command["op"] == "save":
+            self._save(os.path.join(command["folder"], f"server-{self._store.rank}.params"))
         else:
-            path = os.path.join(command["folder"], f"server-{self._store.rank}.params")
-            (self._save if command["op"] == "save" else self._load)(path)
+            self._load(command["folder"], command["bound"])
 
     def _save(self, path):
         from .. import arrays
@@ -102,11 +139,26 @@ class Server:
             values.update(flatten_state(f"state/{key}", state))
         arrays.save(path, values)
 
-    def _load(self, path):
+    def _load(self, folder, bound):
         from .. import arrays
         from ..training.states import restore_states
 
-        restore_states(self._updater, arrays.load(path))
+        ranks = sorted(int(match.group(1)) for match in map(_STATE_FILE.fullmatch, os.listdir(folder)) if match)
+        if not ranks or ranks != list(range(len(ranks))):
+            raise ValueError(f"folder {folder} holds the states of servers {ranks}; expected those of 0, 1, ... without a gap")
+        whole = join_states([arrays.load(os.path.join(folder, f"server-{rank}.params")) for rank in ranks])
+        mine, sizes = {}, {}
+        for name, value in whole.items():
+            if name.startswith("state/"):
+                key = int(name.split("/")[1])
+                if value.ndim != 1 or sizes.setdefault(key, value.size) != value.size:
+                    raise ValueError(f"{folder}: {name} has shape {value.shape}; expected a flat array as long as the weight")
+                part = share(key, value.size, self._store.rank, self._servers, bound)
+                if part is not None:
+                    mine[name] = value[part[0]:part[1]]
+        # All counts, because those of an optimizer without state do not say where their key lives.
+        mine.update({name: value for name, value in whole.items() if name.startswith("count/")})
+        restore_states(self._updater, mine)
 
     def _control(self, head, body, _):
         try:
@@ -143,7 +195,7 @@ def serve():
     import mxnet as mx
 
     store = mx.kv.create("dist")
-    Server(store).run()
+    Server(store, job.num_servers).run()
     sys.stdout.flush()
     sys.stderr.flush()
     return 0

@@ -24,7 +24,7 @@ __all__ = ["CheckpointError", "Checkpoint", "save", "load", "newest", "verify"]
 
 FORMAT, VERSION = "gluonzoo-checkpoint", 1
 _NAME = re.compile(r"step-(\d{10})$")
-_WRITING = ".writing-"
+_WRITING, _REPLACED, _REMOVING = ".writing-", ".replaced-", ".removing-"
 
 
 class CheckpointError(UserError):
@@ -77,7 +77,9 @@ def save(folder, *, parameters, optimizer, state, config, workers=None, write_mo
     os.makedirs(folder, exist_ok=True)
     for stale in os.listdir(folder):
         # Left by a killed run; there is one writer a run, so no other process is writing it now.
-        if stale.startswith(_WRITING):
+        if stale.startswith(_REPLACED) and not os.path.isdir(os.path.join(folder, stale[len(_REPLACED):])):
+            os.rename(os.path.join(folder, stale), os.path.join(folder, stale[len(_REPLACED):]))
+        elif stale.startswith((_WRITING, _REPLACED, _REMOVING)):
             shutil.rmtree(os.path.join(folder, stale))
     try:
         os.mkdir(temporary)
@@ -98,7 +100,7 @@ def save(folder, *, parameters, optimizer, state, config, workers=None, write_mo
         replaced = None
         if os.path.isdir(final):
             # The same update again, after a resume from an earlier checkpoint: the verified new one takes its place.
-            replaced = os.path.join(folder, f"{_WRITING}replaced-{name}")
+            replaced = os.path.join(folder, f"{_REPLACED}{name}")
             os.rename(final, replaced)
         os.rename(temporary, final)
         if replaced is not None:
@@ -109,7 +111,9 @@ def save(folder, *, parameters, optimizer, state, config, workers=None, write_mo
         raise
     for old in sorted(_names(folder))[:-keep]:
         if old not in (best, name):
-            shutil.rmtree(os.path.join(folder, old))
+            # Renamed first: half a checkpoint must not be found under a checkpoint's name.
+            os.rename(os.path.join(folder, old), os.path.join(folder, _REMOVING + old))
+            shutil.rmtree(os.path.join(folder, _REMOVING + old))
     return final
 
 
@@ -118,6 +122,20 @@ def _names(folder):
         return [name for name in os.listdir(folder) if _NAME.match(name)]
     except OSError:
         return []
+
+
+def _candidates(folder):
+    """Names under which checkpoints of a folder are to be found, newest first.
+
+    A kill between the two renames that replace a checkpoint leaves the old one under another name.
+    """
+    names = set(_names(folder))
+    try:
+        replaced = {name for name in os.listdir(folder) if name.startswith(_REPLACED) and _NAME.match(name[len(_REPLACED):])}
+    except OSError:
+        replaced = set()
+    names |= {name for name in replaced if name[len(_REPLACED):] not in names}
+    return sorted(names, key=lambda name: _NAME.search(name).group(), reverse=True)
 
 
 def _read_json(path, where):
@@ -207,7 +225,7 @@ def newest(folder, tell=None):
     inner = os.path.join(folder, "checkpoints")
     folder = inner if os.path.isdir(inner) else folder
     reasons = []
-    for name in sorted(_names(folder), reverse=True):
+    for name in _candidates(folder):
         try:
             return Checkpoint(os.path.join(folder, name))
         except CheckpointError as error:

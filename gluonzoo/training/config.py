@@ -53,6 +53,10 @@ class TrainConfig:
     augment: str = _option("default", "augmentation of training images; default: the data set's own", choices=(
         "default", "none", "crop", "flip", "crop+flip", "resized_crop+flip"))
     input_size: Optional[int] = _option(None, "height and width fed to the network; default: its own", kind=int, low=1)
+    on_nan: str = _option("stop", "when a gradient is not finite; stop: end with an error, the last checkpoint is from before "
+                          "it; skip: leave that update out on all workers (costs waiting for every update's gradient)",
+                          choices=("stop", "skip"))
+    sample_log: Optional[str] = _option(None, "folder in which every worker logs its samples of every update", metavar="DIR")
     checkpoint_every: int = _option(0, "updates between checkpoints; 0: at each epoch's end only", low=0)
     keep: int = _option(3, "newest checkpoints kept, beside the best one", low=1)
     validate_every: int = _option(1, "epochs between validations", low=1)

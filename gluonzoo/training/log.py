@@ -86,6 +86,8 @@ class RunLog:
             return
         parts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items()
                  if name.startswith(("train_", "val_"))]
+        if "left_out" in record:
+            parts.append(f"updates left out {record['left_out']}")
         print(f"{self._label}  {'  '.join(parts)}  {record['images_per_second']:,.0f} img/s  {record['seconds']:.1f} s",
               flush=True)
         self._write({"event": "epoch", **record})
@@ -106,6 +108,7 @@ class RunLog:
         """Close the files."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
         if self._file is not None:
             self._file.close()
         if self._board is not None:

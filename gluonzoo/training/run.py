@@ -7,17 +7,22 @@ import mxnet as mx
 import numpy as np
 
 from .. import data, registry, runtime
+from ..distributed import cluster
 from ..distributed import kvstore as kvstores
 from ..errors import UserError
 from . import checkpoint
 from . import config as configs
 from .finetune import freeze, load_all_but_output
-from .loop import Run, fit
+from .loop import fit
+from .session import Run, parts_of_a_batch
 from .tasks import Classification
 from .trainer import Trainer
 from .weights import set_parameters
 
 __all__ = ["prepare", "train", "find_checkpoint"]
+
+#: In a run's folder: which job of the launcher's made it. A restarted job finds the folder by it.
+_MARK = ".job"
 
 
 def optimizer_arguments(config):
@@ -38,27 +43,75 @@ def numbered_outputs(output):
     return found, path
 
 
-def find_checkpoint(explicit, resume, tell=print):
-    """The checkpoint that ``--resume [DIR]`` means, or None when a run is to begin.
+def _job():
+    """What is the same in every attempt and worker of a launcher's job, and in no other job; None where nothing is."""
+    progress, environ = os.environ.get("GLUONZOO_PROGRESS_FILE"), os.environ
+    if environ.get("GLUONZOO_JOB_ID") or not progress:
+        return environ.get("GLUONZOO_JOB_ID") or None
+    # The job's log folder; but on several hosts, workers of one job have different ones.
+    alone = environ.get("GLUONZOO_LOCAL_WORKERS") == environ.get("DMLC_NUM_WORKER")
+    return os.path.dirname(os.path.abspath(progress)) if alone else None
 
-    Args: explicit: settings given by hand; resume: False, True (the run's own output folder), or a path.
-    Raises: CheckpointError when a path was given and holds none, or every one of the output folder is damaged.
+
+def _mark(output):
+    """Leave word in a run's folder of the job it belongs to."""
+    if _job() is not None:
+        with open(os.path.join(output, _MARK), "w", encoding="utf-8") as file:
+            file.write(_job())
+
+
+def _own_output(base):
+    """The folder that an earlier attempt of this job made, where none was named; None when it had not come so far."""
+    number, path, found = 1, base, None
+    while os.path.isdir(path):
+        try:
+            with open(os.path.join(path, _MARK), encoding="utf-8") as file:
+                found = path if file.read() == _job() else found
+        except OSError:
+            pass  # Made without a launcher.
+        number += 1
+        path = f"{base}-{number}"
+    return found
+
+
+def _checkpoints(output):
+    return checkpoint._names(os.path.join(output, "checkpoints"))
+
+
+def _newest(output, tell):
+    return checkpoint.newest(output, tell) if os.path.isdir(output) else None
+
+
+def find_checkpoint(explicit, resume, restarted=False, tell=print):
+    """The checkpoint that ``--resume [DIR|auto]`` means, or None when a run is to begin.
+
+    Args: explicit: settings given by hand; output is set when it was not, and the run's folder is known; resume: False,
+        True (the newest of the run's own output folder), "auto" (the same, or None when there is none), or a path;
+        restarted: the launcher started this job again, so it continues where it got to, whatever resume says.
+    Raises: CheckpointError when a checkpoint is asked for and there is none, or every one there is damaged.
     """
-    if not resume:
-        return None
+    default = configs.build({k: v for k, v in explicit.items() if k in ("model", "dataset")}).output
+    if restarted and "output" not in explicit and resume is False:
+        # Not simply the folder used last: this job may have ended before it made its own.
+        own = _own_output(default) if _job() is not None else ([None] + numbered_outputs(default)[0])[-1]
+        if own is None:
+            return None
+        explicit["output"] = own
+    if resume == "auto":
+        explicit.setdefault("output", default)
+    found = _newest(explicit["output"], tell) if (restarted or resume == "auto") and "output" in explicit else None
+    if found is not None or resume in (False, "auto"):
+        return found
     if isinstance(resume, str):
         return checkpoint.load(resume, tell)
-    output = explicit.get("output")
-    if output is None:
-        base = configs.build({k: v for k, v in explicit.items() if k in ("model", "dataset")}).output
-        used, _ = numbered_outputs(base)
+    if "output" not in explicit:
+        used, _ = numbered_outputs(default)
         if not used:
-            raise checkpoint.CheckpointError(f"nothing to resume: no checkpoint under {base}; expected one, or --resume DIR")
-        output = used[-1]
-        explicit["output"] = output
-    found = checkpoint.newest(output, tell) if os.path.isdir(output) else None
+            raise checkpoint.CheckpointError(f"nothing to resume: no checkpoint under {default}; expected one, or --resume DIR")
+        explicit["output"] = used[-1]
+    found = _newest(explicit["output"], tell)
     if found is None:
-        raise checkpoint.CheckpointError(f"nothing to resume: no checkpoint under {output}")
+        raise checkpoint.CheckpointError(f"nothing to resume: no checkpoint under {explicit['output']}")
     return found
 
 
@@ -72,25 +125,25 @@ def _run_folder(path):
 def settings(explicit, resume=False, tell=print):
     """Layer the sources of a configuration: defaults, the resumed checkpoint's, the file's, the command line's.
 
+    Args: explicit: {TrainConfig field: value} of what was given by hand; resume: see `find_checkpoint`.
     Returns: (TrainConfig, Checkpoint or None).
     """
     explicit = dict(explicit)
-    restarted = int(os.environ.get("GLUONZOO_RESTART", "0") or 0) > 0
-    try:
-        saved = find_checkpoint(explicit, resume or restarted, tell)
-    except checkpoint.CheckpointError:
-        if resume or not restarted:
-            raise
-        saved = None  # The launcher restarted a job that had not reached its first checkpoint.
+    restarted = cluster.restarts() > 0
+    saved = find_checkpoint(explicit, resume, restarted, tell)
     if saved is None:
         rate = registry.model_spec(explicit.get("model", configs.TrainConfig.model)).learning_rate
         config = configs.build({} if rate is None else {"lr": rate}, explicit)
         if "output" not in explicit:
             config = dataclasses.replace(config, output=numbered_outputs(config.output)[1])
-        elif not restarted and checkpoint._names(os.path.join(config.output, "checkpoints")):
+        elif not restarted and resume != "auto" and _checkpoints(config.output):
             raise UserError(f"--output {config.output} holds checkpoints of an earlier run; continue it with --resume, or "
                             "name another folder")
         return config, None
+    folder, output = _run_folder(saved.path), explicit.get("output")
+    if not restarted and output and os.path.abspath(output) != os.path.abspath(folder) and _checkpoints(output):
+        raise UserError(f"--output {output} holds checkpoints already and --resume means {saved.path}; continue the one with "
+                        f"--resume {output}, or the other in another folder")
     for name in ("model", "dataset"):
         if explicit.get(name, saved.config[name]) != saved.config[name]:
             raise checkpoint.CheckpointError(f"checkpoint {saved.path} is of {name} {saved.config[name]!r}; "
@@ -103,8 +156,8 @@ def settings(explicit, resume=False, tell=print):
                 f"{explicit[name]}: start a new one with --weights {os.path.join(saved.path, 'parameters.params')}")
     known = {field.name for field in dataclasses.fields(configs.TrainConfig)}
     old = {name: value for name, value in saved.config.items() if name in known and name not in ("output", "data_dir")}
-    if isinstance(resume, str):
-        old["output"] = _run_folder(saved.path)
+    if isinstance(resume, str) and resume != "auto":
+        old["output"] = folder
     return configs.build(old, explicit), saved
 
 
@@ -194,8 +247,8 @@ def prepare(config, saved=None):
         _load(net, config)
     frozen = freeze(net, config.freeze) if config.freeze else ()
     trainer = Trainer(net, config.optimizer, optimizer_arguments(config), store, clip_value=config.clip_value,
-                      clip_norm=config.clip_norm, accumulate=config.accumulate,
-                      decay_bias_and_norm=config.decay_bias_and_norm)
+                      clip_norm=config.clip_norm, accumulate=parts_of_a_batch(config, store),
+                      decay_bias_and_norm=config.decay_bias_and_norm, on_nan=config.on_nan)
     if frozen and saved is None and store.is_distributed:
         # The trainer brings the trained ones to rank 0's values; fresh random ones differ between workers too.
         _share(net, frozen, store)
@@ -208,9 +261,9 @@ def prepare(config, saved=None):
 
 
 def train(explicit, resume=False):
-    """Train as the settings say.
+    """Train as the settings say, until done or until SIGUSR1 (outside a job SIGTERM too) asks for an orderly stop.
 
-    Args: explicit: {TrainConfig field: value} of what differs from the defaults; resume: False, True or a path.
+    Args: explicit: {TrainConfig field: value} of what differs from the defaults; resume: see `find_checkpoint`.
     Returns: (the `Run`, its history).
     """
     config, saved = settings(explicit, resume)
@@ -219,8 +272,13 @@ def train(explicit, resume=False):
         run.log.say("configuration: " + "  ".join(f"{name}={value}" for name, value in config.as_dict().items()))
         run.log.say(f"data: {run.train_set[0]!r}")
         os.makedirs(config.output, exist_ok=True)
-    history = fit(run)
-    if run.store.rank == 0:
+        _mark(config.output)
+    with run.stop.on_signals():
+        history = fit(run)
+    if run.stopped:
+        run.log.say(f"stopped at update {run.position.step} by {run.stop.reason}; continue with --resume --output "
+                    f"{config.output}")
+    elif run.store.rank == 0:
         finish(run, config)
     return run, history
 

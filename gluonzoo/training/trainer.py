@@ -9,6 +9,8 @@ Differences from `mxnet.gluon.Trainer`, all on purpose:
 - The update runs on the worker, so optimizer state can be saved and a new learning rate takes effect; with
   ``dist_async`` it runs on the servers, which get the optimizer as JSON.
 - Optimizer state is saved as plain arrays, never pickled.
+- Votes of the workers travel with the gradients, so that all can act after the same update without waiting for one another.
+- With ``on_nan="skip"`` an update whose summed gradient is not finite is left out, on all workers alike.
 """
 import json
 import math
@@ -17,6 +19,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon.parameter import DeferredInitializationError, Parameter
 
+from ..distributed import cluster
 from ..distributed import kvstore as kvstores
 from ..distributed.server import OPTIMIZERS
 from ..errors import UserError
@@ -28,6 +31,9 @@ __all__ = ["Trainer"]
 #: of a step on messages otherwise. A larger gradient is a key of its own.
 BUCKET_ELEMENTS = 1 << 18
 
+#: What may be done about a NaN.
+ON_NAN = ("stop", "skip")
+
 #: Parameters of these last names get no weight decay with ``decay_bias_and_norm=False``.
 _UNDECAYED = ("bias", "gamma", "beta")
 
@@ -35,7 +41,8 @@ _UNDECAYED = ("bias", "gamma", "beta")
 class _Bucket:
     """Gradients that travel as one key: per device one flat array and, in it, a view for every gradient.
 
-    The last element carries the number of samples, so that the global number arrives with the gradients' sum.
+    Two more elements at the end carry the worker's vote (0 or 1) and its number of samples, so that the number of votes
+    and the global number of samples arrive with the gradients' sum.
     """
 
     def __init__(self, key, parameters, contexts):
@@ -44,18 +51,22 @@ class _Bucket:
         sizes = [int(np.prod(parameter.shape)) for parameter in parameters]
         self.size = sum(sizes)
         dtype = parameters[0].dtype
-        self.flats = [mx.nd.zeros((self.size + 1,), ctx=ctx, dtype=dtype) for ctx in contexts]
-        self.counts = [flat[self.size:self.size + 1] for flat in self.flats]
+        self.flats = [mx.nd.zeros((self.size + 2,), ctx=ctx, dtype=dtype) for ctx in contexts]
+        self.votes = self.flats[0][self.size:self.size + 1]
+        self.counts = [flat[self.size + 1:] for flat in self.flats]
+        self._abstained = [mx.nd.zeros((1,), ctx=ctx, dtype=dtype) for ctx in contexts]
         self.views = []
         for flat in self.flats:
             ends = np.cumsum(sizes)
             self.views.append([flat[int(end - size):int(end)].reshape(parameter.shape)
                                for parameter, size, end in zip(parameters, sizes, ends)])
 
-    def gather(self, counts):
-        """Copy every device's gradients, and its number of samples, into the flat arrays."""
+    def gather(self, counts, vote):
+        """Copy every device's gradients, its number of samples and, on the first, the vote into the flat arrays."""
         for device, (flat, count) in enumerate(zip(self.flats, counts)):
             pieces = [parameter.list_grad()[device].reshape((-1,)) for parameter in self.parameters]
+            pieces.append(mx.nd.ones((1,), ctx=flat.context, dtype=flat.dtype) if vote and not device else
+                          self._abstained[device])
             pieces.append(mx.nd.full((1,), count, ctx=flat.context, dtype=flat.dtype))
             mx.nd.concat(*pieces, dim=0, out=flat)
 
@@ -100,15 +111,21 @@ class Trainer:
             clip_value is applied. With ``dist_async`` each worker scales its own gradient.
         accumulate: number of `step` calls that make one update; sets the parameters' ``grad_req`` to "add".
         decay_bias_and_norm: False takes biases and BatchNorm's gamma and beta out of weight decay.
+        on_nan: "skip" leaves out an update whose summed gradient holds a NaN or an infinity, which costs waiting for the
+            gradients in every update; "stop" does not look (the loop does, at the losses).
+    Attributes: votes: after a `step` that made an update of a synchronous distributed job, the number of workers that voted
+        in it, an NDArray (1,) that may still be under way; else None. left_out: whether the last update was left out.
     Raises: UserError for bad settings; RuntimeError when a parameter is not initialised or its shape is not known yet.
     """
 
     def __init__(self, params, optimizer="sgd", optimizer_params=None, kvstore="device", *, clip_value=None,
-                 clip_norm=None, accumulate=1, decay_bias_and_norm=True):
+                 clip_norm=None, accumulate=1, decay_bias_and_norm=True, on_nan="stop"):
         _positive("clip_value", clip_value)
         self._clip_norm = _positive("clip_norm", clip_norm)
         if not isinstance(accumulate, int) or accumulate < 1:
             raise UserError(f"accumulate is {accumulate!r}; expected a whole number of at least 1")
+        if on_nan not in ON_NAN:
+            raise UserError(f"on_nan is {on_nan!r}; expected one of {', '.join(ON_NAN)}")
         named = {name: p for name, p in _named_parameters(params).items() if p.grad_req != "null"}
         if not named:
             raise UserError("params holds no parameter with a gradient; nothing to train")
@@ -117,6 +134,7 @@ class Trainer:
         self._optimizer = self._make_optimizer(optimizer, dict(optimizer_params or {}), clip_value, decay_bias_and_norm)
         self._updaters = [mx.optimizer.get_updater(self._optimizer) for _ in self._contexts]
         self._accumulate, self._calls, self._samples = accumulate, 0, 0
+        self._skips, self.votes, self.left_out = on_nan == "skip", None, False
         if accumulate > 1:
             for parameter in self._parameters:
                 parameter.grad_req = "add"
@@ -226,6 +244,11 @@ class Trainer:
         """The learning rate of the next update."""
         return self._optimizer.learning_rate
 
+    @property
+    def accumulate(self):
+        """Number of `step` calls that make one update."""
+        return self._accumulate
+
     def set_learning_rate(self, rate):
         """Set the learning rate from the next `step` on, also on the servers of a dist_async job (from rank 0)."""
         self._optimizer.set_learning_rate(rate)
@@ -237,12 +260,14 @@ class Trainer:
         for parameter in self._parameters:
             parameter.zero_grad()
 
-    def step(self, batch_size):
+    def step(self, batch_size, vote=False):
         """One update from the gradients that ``backward()`` left, which are sums over samples (Gluon's convention).
 
         Args: batch_size: number of samples this worker has run since the last `step`, over all its devices; 0 when it had
-            none: its gradients are then not read.
-        Returns: True when the weights were updated, False while gradients are being accumulated.
+            none: its gradients are then not read. vote: counted over all workers into `votes`; the last call of an
+            update counts.
+        Returns: True when the weights were updated, False while gradients are being accumulated or when the update was
+            left out.
         Raises: UserError when batch_size is negative.
         """
         if batch_size < 0:
@@ -258,17 +283,33 @@ class Trainer:
         if self.kvstore.is_async:
             self._step_on_servers(samples)
         else:
-            self._step_here(samples)
+            self._step_here(samples, vote)
         if self._accumulate > 1:
             self.zero_grad()
-        return True
+        return not self.left_out
 
-    def _step_here(self, samples):
+    def _finite(self, arrays):
+        """Whether all elements are finite; waits for the arrays. True without a look unless on_nan is "skip"."""
+        if not self._skips:
+            return True
+        answers = {}
+        for array in arrays:
+            answers.setdefault((array.context, array.dtype), []).append(array)
+        return all(mx.nd.multi_all_finite(*group, num_arrays=len(group)).asscalar() > 0 for group in answers.values())
+
+    def _step_here(self, samples, vote):
         if self._buckets:
             counts = [samples] + [0] * (len(self._contexts) - 1)
             for priority, bucket in enumerate(self._buckets):
-                bucket.gather(counts)
+                bucket.gather(counts, vote)
                 self.kvstore.push_pull(bucket.key, bucket.flats, priority=-priority)
+            if self.kvstore.is_distributed:
+                # A copy, because the next update overwrites the bucket before anybody needs to have read this.
+                self.votes = self._buckets[0].votes.copy()
+            # The sums are the same bits everywhere, so all workers and devices come to the same answer.
+            self.left_out = not self._finite([bucket.flats[0] for bucket in self._buckets])
+            if self.left_out:
+                return
             for bucket in self._buckets:
                 bucket.average()
             arrays = [[bucket.flats[device][:bucket.size] for bucket in self._buckets]
@@ -276,6 +317,9 @@ class Trainer:
             self._optimizer.rescale_grad = 1.0
         else:
             arrays = [[parameter.list_grad()[0] for parameter in self._parameters]]
+            self.left_out = not self._finite(arrays[0])
+            if self.left_out:
+                return
             self._optimizer.rescale_grad = 1.0 / max(samples, 1)
         for device in range(len(self._contexts)):
             if self._clip_norm is not None:
@@ -309,6 +353,8 @@ class Trainer:
         if self.kvstore.rank == 0 and self.learning_rate != self._sent_rate:
             self.kvstore.send_command(json.dumps({"op": "learning_rate", "value": self.learning_rate}))
             self._sent_rate = self.learning_rate
+        # Every worker makes updates of its own here, so each decides by its own gradients.
+        self.left_out = not self._finite([gradient for parameter in self._parameters for gradient in parameter.list_grad()])
         for device in range(len(self._contexts)):
             arrays = [parameter.list_grad()[device] for parameter in self._parameters]
             for array in arrays:
@@ -317,7 +363,8 @@ class Trainer:
             if self._clip_norm is not None:
                 self._scale_to_norm(arrays, 1.0)
         for index, parameter in enumerate(self._parameters):
-            self.kvstore.push(self._first_key + index, parameter.list_grad(), priority=-index)
+            if not self.left_out:
+                self.kvstore.push(self._first_key + index, parameter.list_grad(), priority=-index)
             self.kvstore.pull(self._first_key + index, parameter.list_data(), priority=-index)
 
     # State
@@ -380,5 +427,7 @@ class Trainer:
         self.kvstore.send_command(json.dumps({"op": "save", "folder": str(folder)}))
 
     def load_server_states(self, folder):
-        """Under dist_async, have every server read what it wrote; the number of servers must be the same. Rank 0 calls."""
-        self.kvstore.send_command(json.dumps({"op": "load", "folder": str(folder)}))
+        """Under dist_async, have every server read its part of what `save_server_states` wrote, also when there were more or
+        fewer servers then: arrays that ps-lite cuts over the servers are joined and cut anew. Rank 0 calls."""
+        self.kvstore.send_command(json.dumps({"op": "load", "folder": str(folder),
+                                              "bound": cluster.big_array_bound()}))

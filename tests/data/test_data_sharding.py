@@ -39,6 +39,19 @@ def test_workers_together_are_one_worker_with_the_whole_batch():
                 assert set(sizes) == {size}
 
 
+def test_an_epoch_may_be_ended_by_another_number_of_workers():
+    for length, size, count in SIZES:
+        whole = size * count
+        for later in (1, 2, 3, 7):
+            first = [list(shard.epoch(2)) for shard in workers(length, size, count, global_batch_size=whole)]
+            shards = workers(length, size, later, global_batch_size=whole)
+            then = [list(shard.epoch(2, start=len(first[0]) // 2)) for shard in shards]
+            parts = [part[:len(part) - len(then[0])] for part in first] + then
+            seen = np.concatenate([batch.indices for part in parts for batch in part])
+            assert sorted(seen.tolist()) == list(range(length))
+            assert max(len(batch.indices) for part in then for batch in part) <= -(-whole // later)
+
+
 def test_more_workers_than_samples_leaves_some_without():
     batches = [list(shard.epoch(0)) for shard in workers(3, 4, 8)]
     assert [len(part) for part in batches] == [1] * 8
@@ -105,6 +118,7 @@ def test_scalar_and_array_draws_agree():
     ((10, 2, -1, 2), "rank is -1; expected"),
     ((10, 2, 2, 2), "rank is 2; expected 0 to 1 for num_workers 2"),
     ((10, 2, 0, 1, "a"), "seed is 'a'; expected"),
+    ((10, 2, 0, 1, 0, True, 0), "global_batch_size is 0; expected"),
 ])
 def test_wrong_arguments(arguments, message):
     with pytest.raises(UserError, match=message):

@@ -3,10 +3,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from job_processes import marked_processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 JOBS = Path(__file__).resolve().parent / "jobs"
@@ -18,27 +21,23 @@ class Outcome:
     def __init__(self, code, output, seconds, reports):
         self.code, self.output, self.seconds, self.reports = code, output, seconds, reports
 
-
-def marked_processes(mark):
-    """Ids of the live processes whose environment holds GLUONZOO_TEST_MARK=mark."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                if state != "Z" and f"GLUONZOO_TEST_MARK={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
+    @property
+    def comparable(self):
+        """The reports with everything that equal runs have in common: weights, losses, accuracies; not times."""
+        return {rank: {**report, "resumed_at": None, "history": [
+            {name: value for name, value in record.items() if name not in ("seconds", "images_per_second")}
+            for record in report["history"]]} for rank, report in self.reports.items()}
 
 
 @pytest.fixture
 def job(tmp_path):
-    """job(workers, servers, script, *arguments, launch=(), env={}, timeout=120) -> Outcome; leaves no process behind."""
+    """job(workers, servers, script, *arguments, launch=(), env={}, timeout=120) -> Outcome; leaves no process behind.
+
+    meanwhile: called with the mark of the job's processes, in a thread, while the job runs.
+    """
     numbers = iter(range(1000))
 
-    def run(workers, servers, script, *arguments, launch=(), env=None, timeout=180, check=True):
+    def run(workers, servers, script, *arguments, launch=(), env=None, timeout=180, check=True, meanwhile=None):
         number = next(numbers)
         folder = tmp_path / f"job-{number}"
         folder.mkdir()
@@ -49,7 +48,12 @@ def job(tmp_path):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(JOBS)]), "GLUONZOO_TEST_MARK": mark,
                        "GLUONZOO_TEST_REPORTS": str(folder), **(env or {})}
         begun = time.monotonic()
+        thread = threading.Thread(target=meanwhile, args=(mark,)) if meanwhile else None
+        if thread:
+            thread.start()
         result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=str(tmp_path))
+        if thread:
+            thread.join()
         seconds = time.monotonic() - begun
         assert marked_processes(mark) == []
         output = result.stdout + result.stderr
@@ -57,6 +61,33 @@ def job(tmp_path):
             assert result.returncode == 0, output
         reports = {int(path.stem.split("-")[1]): json.loads(path.read_text()) for path in folder.glob("report-*.json")}
         return Outcome(result.returncode, output, seconds, reports)
+    return run
+
+
+_straight = {}
+
+
+@pytest.fixture
+def survive(job, tmp_path):
+    """survive(name, workers, servers, settings={}, launch=(), env={}, ..., **wishes) -> Outcome with `weights`, rank 0's, of
+    jobs/survive.py; the run's folder is tmp_path / name.
+
+    survive.straight(workers, servers, settings={}, ...): the same for a run to which nothing happens, made once a session.
+    """
+    def run(name, workers=2, servers=1, launch=(), env=None, check=True, meanwhile=None, settings=None, **wishes):
+        wishes["settings"] = {"output": str(tmp_path / name), **(settings or {})}
+        outcome = job(workers, servers, "survive.py", json.dumps(wishes), launch=launch, env=env, check=check,
+                      meanwhile=meanwhile)
+        final = tmp_path / name / "final-0.npz"
+        outcome.weights = dict(np.load(final)) if final.exists() else None
+        return outcome
+
+    def straight(workers=2, servers=1, settings=None, **wishes):
+        key = json.dumps([workers, servers, settings, wishes], sort_keys=True)
+        if key not in _straight:
+            _straight[key] = run("straight", workers, servers, settings=settings, **wishes)
+        return _straight[key]
+    run.straight = straight
     return run
 
 

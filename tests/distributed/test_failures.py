@@ -29,3 +29,10 @@ def test_all_sockets_listen_on_loopback(job):
     listening = outcome.reports[0]["listening"]
     assert len(listening) >= 5  # scheduler, servers, workers
     assert set(listening) == {"0100007F"}, listening
+
+
+def test_float64_parameters_are_refused_in_a_job(job):
+    """MXNet's servers add in float32 at best; nobody waits for anybody after the refusal."""
+    outcome = job(2, 1, "float64.py", check=False, timeout=60)
+    assert outcome.code == 2, outcome.output
+    assert "parameter '0.weight' is float64; MXNet's servers add in float32 at best" in outcome.output

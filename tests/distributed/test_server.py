@@ -27,7 +27,9 @@ def test_known_commands_pass(tmp_path):
     (json.dumps({**GOOD, "name": "test"}), "'test' is not allowed"), (json.dumps({**GOOD, "name": "../x"}), "not allowed"),
     (json.dumps({**GOOD, "arguments": {"learning_rate": [1]}}), "expected a finite number"),
     (json.dumps({**GOOD, "arguments": 3}), "expected a JSON object"), (json.dumps({**GOOD, "more": 1}), "has fields"),
-    ('{"op": "save", "folder": "/no/such/folder"}', "does not exist"), ('{"op": "load", "folder": 5}', "does not exist")])
+    ('{"op": "save", "folder": "/no/such/folder"}', "does not exist"),
+    ('{"op": "load", "folder": 5, "bound": 1}', "does not exist"),
+    ('{"op": "load", "folder": "/tmp", "bound": 0}', "bound is 0"), ('{"op": "load", "folder": "/tmp"}', "has fields")])
 def test_everything_else_is_refused_by_name(text, message):
     with pytest.raises(ValueError, match=message):
         check_command(text)

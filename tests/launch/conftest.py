@@ -53,7 +53,7 @@ def processes_of(marker):
     return found
 
 
-def wait_for(condition, seconds=10.0, what="condition"):
+def wait_for(condition, seconds=30.0, what="condition"):
     """Wait until ``condition()`` is true and return what it returned; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -109,7 +109,7 @@ class Job:
                                       preexec_fn=preexec)
         return self
 
-    def finish(self, seconds=20.0):
+    def finish(self, seconds=60.0):
         """Wait for the launcher; nothing of the job may be left when it has ended."""
         try:
             out, err = self.popen.communicate(timeout=seconds)
@@ -120,7 +120,7 @@ class Job:
         assert processes_of(self.marker) == []
         return Result(self.popen.returncode, out or b"", err or b"", took)
 
-    def run(self, worker, *options, seconds=20.0, **more):
+    def run(self, worker, *options, seconds=60.0, **more):
         return self.start(worker, *options, **more).finish(seconds)
 
     def file(self, name):

@@ -59,6 +59,51 @@ def test_workers_get_their_grace(job):
     assert done.code == 143 and sorted(done.out.splitlines()) == ["[worker 0] saved", "[worker 1] saved"]
 
 
+CHECKPOINT = """
+def stop(*_):
+    step(17); print('saved'); sys.stdout.flush(); time.sleep(.5); os._exit(0)
+signal.signal(signal.SIGUSR1, stop)
+"""
+
+
+def test_sigterm_with_grace_is_a_stop_with_a_checkpoint(job):
+    job.start(CHECKPOINT + UP + "time.sleep(60)", "--grace", "10", "--max-restarts", "2", server="time.sleep(60)")
+    job.await_files("up-0", "up-1")
+    job.popen.send_signal(signal.SIGTERM)
+    done = job.finish(15)
+    assert done.code == 143 and sorted(done.out.splitlines()) == ["[worker 0] saved", "[worker 1] saved"]
+    assert "received SIGTERM; the workers have 10 s for a checkpoint (Ctrl-C to end them at once)" in done.err
+    assert "stopped after a checkpoint at step 17" in done.err and "restart" not in done.err
+
+
+def test_sigterm_without_grace_is_no_such_stop(job):
+    job.start(CHECKPOINT + UP + "time.sleep(60)")
+    job.await_files("up-0", "up-1")
+    job.popen.send_signal(signal.SIGTERM)
+    done = job.finish(15)
+    assert done.code == 143 and done.out == "" and "received SIGTERM; ending the job" in done.err
+
+
+def test_a_worker_that_does_not_know_the_signal(job):
+    job.start(UP + "time.sleep(60)", "--grace", "10")
+    job.await_files("up-0", "up-1")
+    job.popen.send_signal(signal.SIGTERM)
+    done = job.finish(15)
+    assert done.code == 143 and done.seconds < 8
+    assert "the workers did not all stop in order: worker 0 was killed by SIGUSR1, worker 1 was killed by" in done.err
+
+
+def test_ctrl_c_ends_the_wait_for_a_checkpoint(job):
+    job.start("signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n" + UP + "time.sleep(60)", "--grace", "30")
+    job.await_files("up-0", "up-1")
+    job.popen.send_signal(signal.SIGTERM)
+    time.sleep(0.7)
+    assert job.popen.poll() is None
+    job.popen.send_signal(signal.SIGINT)
+    done = job.finish(10)
+    assert done.code == 143 and "worker 0, worker 1 did not stop within " in done.err
+
+
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
@@ -158,6 +203,17 @@ def test_sigkill_of_the_launcher(job, waiting, victim):
     assert done.code == (137 if victim == "supervisor" else -9)
     if victim == "supervisor":
         assert "supervisor" in done.err and "killed by SIGKILL; ending the job" in done.err
+
+
+def test_sigkill_of_the_supervisor_when_nobody_reads_its_errors(job, waiting):
+    read_end, write_end = os.pipe()
+    job.start(DETACHED + UP + "time.sleep(60)", "--grace", "1", stderr=write_end)
+    os.close(write_end)
+    job.await_files("up-0", "up-1")
+    os.close(read_end)
+    os.kill(job.supervisor, signal.SIGKILL)
+    gone(job, waiting, 10)
+    assert job.finish(5).code == 137
 
 
 def test_sigkill_of_both_at_once_leaves_no_role(job, waiting):

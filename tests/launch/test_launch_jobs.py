@@ -286,6 +286,33 @@ def test_a_scheduler_that_fails_by_itself_is_a_failure(job):
     assert done.code == 1 and "FAILED: scheduler exited with code 1" in done.err
 
 
+def test_restarts_within_a_window(job):
+    done = job.run("if RESTART < 3: time.sleep(.6); sys.exit(4)\ndone()", "-n", "1", "--max-restarts", "1",
+                   "--restart-window", "0.5")
+    assert done.code == 0 and "restart 1 of 1 within 0.5 s, 3 in all" in done.err
+
+
+def test_too_many_restarts_within_a_window(job):
+    done = job.run("sys.exit(4)", "-n", "1", "--max-restarts", "2", "--restart-window", "60")
+    assert done.code == 4 and "giving up after 2 restarts within 60 s" in done.err
+
+
+# ---- workers that may fail ----
+
+def test_a_worker_that_may_fail(job):
+    done = job.run("step(INDEX)\nif INDEX: await_file('go'); sys.exit(9)\n"
+                   "touch('go'); time.sleep(1); print(os.environ['GLUONZOO_TOLERATE_WORKERS'])", "--tolerate-workers", "1",
+                   server="time.sleep(60)")
+    assert done.code == 0 and "[worker 0] 1" in done.out, done.err
+    assert "worker 1 exited with code 9 after " in done.err and "; going on without it (1 of at most 1)" in done.err
+    assert "FAILED" not in done.err and "finished: 1 worker ended with code 0 (1 had failed)" in done.err
+
+
+def test_worker_0_may_not_fail(job):
+    done = job.run("sys.exit(9) if INDEX == 0 else time.sleep(60)", "--tolerate-workers", "1")
+    assert done.code == 9 and "FAILED: worker 0 exited with code 9" in done.err
+
+
 # ---- output ----
 
 def test_flood_of_output_is_complete(job):

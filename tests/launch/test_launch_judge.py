@@ -5,7 +5,7 @@ import subprocess
 from collections import namedtuple
 
 from launch.processes import DeathOrder
-from launch.supervise import FINISHED, ORDERLY, judge
+from launch.roles import FINISHED, ORDERLY, judge, tolerated
 
 import pytest
 
@@ -73,3 +73,19 @@ def test_the_kernel_knows_the_order_of_deaths():
         pytest.skip("no pidfds on this kernel")
     assert sorted(wanted, key=ranks.get) == wanted
     assert [pid for pid in ranks if ranks[pid] == 0] == [children[2].pid, children[4].pid]
+
+
+@pytest.mark.parametrize("text, limit, expected, spared", [
+    ("sch s0 w0 w1=9@5 w2", 1, None, "w1"),
+    ("sch s0 w0 w1=9@5 w2=1@7", 1, "w2", "w1"),
+    ("sch s0 w0 w1=9@7 w2=1@5", 1, "w1", "w2"),
+    ("sch s0 w0 w1=9@7 w2=1@5", 2, None, "w2 w1"),
+    ("sch s0 w0=1@5 w1 w2", 2, "w0", ""),               # never worker 0
+    ("sch s0 w0=0@5 w1=9@4 w2=0@6", 1, FINISHED, "w1"),
+    ("sch s0=1@4 w0 w1=9@5", 1, "s0", "w1"),
+])
+def test_workers_that_are_spared(text, limit, expected, spared):
+    made = roles(text)
+    verdict = judge(made, NOW, limit)
+    assert getattr(verdict, "name", verdict) == expected
+    assert " ".join(role.name for role in tolerated(made, limit)) == spared

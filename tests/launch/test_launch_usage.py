@@ -31,13 +31,32 @@ TRUE = "true"
     ("-n 2 ./train.py", "did you mean: python ./train.py"),
     ("-n 2 plain.txt", "there is a file of that name in this folder: ./plain.txt"),
     ("-n 2 -H hosts true", "-H/--hostfile"),
-    ("-n 2 --launcher ssh -H hosts true", "--launcher ssh is not supported; only local is"),
+    ("-n 2 --launcher local -H hosts true", "-H/--hostfile is for launchers that reach other hosts"),
+    ("-n 2 --launcher ssh -H hosts true", "there is no file 'hosts'"),
+    ("-n 2 --launcher ssh true", "--launcher ssh needs the hosts: -H FILE or -H host1:2,host2"),
+    ("-n 3 -H a:1,b:1 true", "3 workers (-n), but 2 slots on a, b; give slots= in the hostfile, or --oversubscribe"),
+    ("-n 2 -H a:1,b:1 --ssh no-such-ssh true", "--ssh 'no-such-ssh' not found in PATH"),
+    ("-n 2 -H a:1,b:1 --ssh 'a \"b' true", "--ssh 'a \"b': No closing quotation"),
+    ("-n 2 -H a:1,b:1 --ssh '' true", "--ssh is empty"),
+    ("-n 2 -H a:1,b:1 --host 10.0.0.1 true", "--host is for local jobs"),
+    ("-n 2 -H a:1,b:1 --interface eth0 true", "--interface is of no use here"),
+    ("-n 2 -H a:1,b:1 --remote-dir /x --sync-dst-dir /y true", "name two folders to start in"),
+    ("-n 2 -H a:1,b:1 --min-workers 3 true", "--min-workers is from 1 to the number of workers, 2 (-n), got 3"),
+    ("-n 2 -H a:1,b:1 --max-workers 1 true", "--max-workers is at least the number of workers, 2 (-n), got 1"),
+    ("-n 4 -H a:1,b:1 --min-workers 3 true", "at least 3 workers (--min-workers), but 2 slots on a, b"),
+    ("-n 2 -H a:1,b:1 --connect-timeout 0 true", "a number of seconds above 0, got '0'"),
+    ("-n 1 -H localhost true", "a single host is written with its slots: -H localhost:1"),
+    ("-n 2 -H 127.0.0.1:1,10.0.0.2 true", "host 127.0.0.1 is 127.0.0.1, which host 10.0.0.2 (10.0.0.2) cannot reach"),
+    ("-n 1 -H [::1]:1 --insecure-network true", "--insecure-network needs the IPv4 address of host ::1"),
+    ("-n 2 --min-workers 1 true", "--min-workers is for jobs on several hosts (-H)"),
+    ("-n 2 --tolerate-workers 2 true", "--tolerate-workers is from 0 to 1"),
+    ("-n 2 --restart-window x true", "got 'x'"),
     ("-n 2 --launcher mpi true", "--launcher mpi"),
-    ("-n 2 --launcher slurm true", "--launcher slurm"),
+    ("-n 2 --launcher slurm -H a:1,b:1 true", "-H/--hostfile is not for --launcher slurm"),
     ("-n 2 --launcher kubernetes true", "--launcher kubernetes"),
     ("-n 2 --launcher yarn true", "--launcher yarn"),
     ("-n 2 --launcher nosuch true", "unknown launcher 'nosuch'"),
-    ("-n 2 --sync-dst-dir /x true", "--sync-dst-dir is not supported"),
+    ("-n 2 --sync-dst-dir /x true", "--sync-dst-dir is for jobs on several hosts"),
     ("-n 2 -SH file true", "--server-hostfile is not supported"),
     ("-n 2 --byteps-launch true", "--byteps-launch is not supported"),
     ("-n 2 --scheduler-port 9 true", "--scheduler-port is not supported"),
@@ -128,7 +147,8 @@ def test_help_and_version(launch):
     done = launch("--help")
     assert done.code == 0 and done.err == ""
     for flag in ("--num-workers", "--num-servers", "--hostfile", "--launcher", "--env", "--port", "--log-dir",
-                 "--timeout", "--stall-timeout", "--grace", "--max-restarts", "--dry-run", "exit codes"):
+                 "--timeout", "--stall-timeout", "--grace", "--max-restarts", "--dry-run", "--min-workers", "--ssh",
+                 "--insecure-network", "GLUONZOO_*, MXNET_*", "exit codes"):
         assert flag in done.out
     for arguments in (("--version",), ("-n", "2", "--version")):
         done = launch(*arguments)

@@ -158,6 +158,45 @@ def test_the_same_step_again_replaces(tmp_path):
     assert os.listdir(tmp_path / "checkpoints") == ["step-0000000005"]
 
 
+class Killed(BaseException):
+    """The moment of a kill: nothing of the program runs after it."""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_kill_at_any_moment_of_a_save(tmp_path, monkeypatch, again):
+    """Before every call that touches the disk: the newest checkpoint stays readable, and the next save cleans up."""
+    for moment in range(1, 100):
+        folder = tmp_path / str(moment)
+        for step in (3, 5, 8):
+            write(folder, step)
+        calls = [0]
+        with monkeypatch.context() as patch:
+            def dying(honest, calls=calls, moment=moment):
+                def either(*arguments, **more):
+                    calls[0] += 1
+                    if calls[0] >= moment:
+                        raise Killed
+                    return honest(*arguments, **more)
+                return either
+            for place, name in ((os, "rename"), (os, "mkdir"), (shutil, "rmtree"), (checkpoint.arrays, "save"),
+                                (checkpoint, "_write_json"), (checkpoint, "verify"), (checkpoint, "_sync_folder")):
+                patch.setattr(place, name, dying(getattr(place, name)))
+            try:
+                write(folder, 8 if again else 9, keep=2)
+                finished = True
+            except Killed:
+                finished = False
+        newest = checkpoint.newest(str(folder), tell=pytest.fail)
+        assert newest.state["step"] in ((8,) if again else (8, 9)), moment
+        newest.net()
+        write(folder, 10, keep=2)
+        left = sorted(os.listdir(folder / "checkpoints"))
+        assert left[-1] == "step-0000000010" and left[0].startswith("step-") and len(left) == 2, (moment, left)
+        if finished:
+            break
+    assert moment > 10
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     folder = tmp_path / "disk"

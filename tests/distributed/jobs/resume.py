@@ -8,31 +8,9 @@ import sys
 
 import gluonzoo.distributed
 from common import report
-from gluonzoo import registry
 from gluonzoo.training import loop, run
 
-from mxnet import gluon
-
-
-class Small(gluon.HybridBlock):
-    """Convolution, BatchNorm, Dropout, dense."""
-
-    def __init__(self, classes=10, in_channels=1):
-        super().__init__()
-        self.features = gluon.nn.HybridSequential()
-        self.features.add(gluon.nn.Conv2D(6, 3, in_channels=in_channels), gluon.nn.BatchNorm(in_channels=6),
-                          gluon.nn.Activation("relu"), gluon.nn.MaxPool2D(2), gluon.nn.Dropout(0.3), gluon.nn.Flatten())
-        self.output = gluon.nn.Dense(classes, in_units=6 * 15 * 15)
-
-    def hybrid_forward(self, F, x):
-        return self.output(self.features(x))
-
-
-@registry.register(registry.ModelSpec(task="classification", family="test", paper="none", year=2000, input_shape=(1, 32, 32),
-                                      classes=10, params=1, macs=1))
-def small_test_net(classes=10, in_channels=1):
-    return Small(classes, in_channels)
-
+import networks  # noqa: F401
 
 output, kind, optimizer, (every, die_at, devices, resume) = (*sys.argv[1:4], map(int, sys.argv[4:8]))
 settings = {"model": "small_test_net", "dataset": "digits", "epochs": 2, "batch_size": 48, "kvstore": kind, "output": output,
