@@ -36,6 +36,7 @@ SETTLE = 0.25           # from the first failure to the report: last words, and 
 LINGER = 3.0            # all workers are done: time for servers and scheduler to end by themselves
 USAGE_WINDOW = 60.0     # exit code 2 this early is a mistake in the command line, not a failure of the job
 DEFAULT_STALL = 600.0   # for jobs whose workers report progress
+START_PATIENCE = 30.0   # at least so long to the first step of a restart, when an earlier attempt has reported steps
 PATIENCE = 2.0          # for a reader of our output that has stopped reading, after a failure
 AFTER_STOP = 2.0        # the grace of what has not ended after a stop with a checkpoint: it had its time already
 
@@ -79,6 +80,8 @@ class Supervisor:
         self._loop, self._report = Loop(screen, front_fd), Report(screen)
         self._roles, self._spared = [], []
         self._restarts = []         # when the job was started again
+        self._stepping = False      # whether a step was reported in this attempt
+        self._first_step = None     # longest time from a start to that, None while there was none
         self._began = self._attempt_began = time.monotonic()
         self._ending_since = None
         self._next_look = 0.0
@@ -153,7 +156,7 @@ class Supervisor:
     def _attempt(self, processes):
         """Start all roles once, and stay until all of them are gone."""
         self._ending_since, self._next_look, self._spared = None, 0.0, []
-        self._attempt_began = time.monotonic()
+        self._attempt_began, self._stepping = time.monotonic(), False
         self._say(f"{self._job.describe()}; logs in {self._log_dir}")
         outcome = self._start(processes) or self._watch()
         self._ending_since = time.monotonic()
@@ -286,14 +289,23 @@ class Supervisor:
                                           "of the start (--startup-timeout)")
         if reporting:
             limit = DEFAULT_STALL if limits.stall is None else limits.stall
+            if not self._stepping:
+                self._stepping = True
+                self._first_step = max(now - self._attempt_began, self._first_step or 0.0)
             latest = max(reporting, key=lambda role: role.progressed)
             if limit and now - latest.progressed >= limit:
                 return Outcome(STALLED, 124, f"no worker made progress for {limit:g} s (--stall-timeout); the last was "
                                              f"{latest.spec.name} at step {text(latest.progress)}")
-        elif limits.stall and now - max(talking, default=self._attempt_began) >= limits.stall:
-            return Outcome(STALLED, 124, f"no worker printed anything for {limits.stall:g} s (--stall-timeout), and "
+        elif limits.stall and now - max(talking, default=self._attempt_began) >= self._start_limit():
+            return Outcome(STALLED, 124, f"no worker printed anything for {self._start_limit():g} s (--stall-timeout), and "
                                          "none reports its steps")
         return None
+
+    def _start_limit(self):
+        """The stall limit while no worker has reported a step: a start takes longer than a step does."""
+        if self._first_step is None:
+            return self._limits.stall
+        return max(self._limits.stall, START_PATIENCE, 3 * self._first_step)
 
     # ---- ending ----
 

@@ -258,6 +258,12 @@ def test_restart_on_the_port_that_was_asked_for(job):
     assert done.code == 0 and job.log("worker-1.log").decode().split("\n")[::2] == [str(port)] * 2
 
 
+def test_a_start_may_take_longer_than_a_step(job):
+    done = job.run("if RESTART: time.sleep(2.5)\nfor i in range(3): step(i); time.sleep(.3)\n"
+                   "if RESTART == 0: sys.exit(3)\ndone()", "--max-restarts", "1", "--stall-timeout", "1.2")
+    assert done.code == 0, done.err
+
+
 def test_a_stall_is_restarted(job):
     done = job.run("step(1)\nif RESTART == 0: time.sleep(60)\ndone()", "--max-restarts", "1", "--stall-timeout", "0.6")
     assert done.code == 0 and "restart 1 of 1" in done.err
