@@ -174,7 +174,10 @@ class Job:
 
     def _cancel(self):
         """SIGTERM for the launcher in the job, which ends it in order; scancel when that is not enough."""
-        name, now = signal_name(self._received[0]), time.monotonic()
+        name = signal_name(self._received[0])
+        if self._deadline is None:
+            self._look()        # what is known may be seconds old: a job that runs by now must not be cut off
+        now = time.monotonic()
         if self._state.get("JobState") == "RUNNING" and self._deadline is None:
             self.say(f"received {name}; ending job {self.number} (once more to cancel it at once)")
             _command("scancel", "--batch", "--signal=TERM", self.number)
