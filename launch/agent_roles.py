@@ -8,9 +8,9 @@ import subprocess
 import time
 
 from launch import wire
-from launch.local import _is_stale, find_program
+from launch.local import find_program
 from launch.processes import dies_with, end_descendants, start_error
-from launch.spec import LaunchError
+from launch.spec import LaunchError, is_stale
 
 __all__ = ["Roles", "PREFIX"]
 
@@ -59,7 +59,7 @@ class Roles:
             return
         if old is not None:
             self._put_away(old)
-        full = {name: value for name, value in os.environ.items() if not _is_stale(name)}
+        full = {name: value for name, value in os.environ.items() if not is_stale(name)}
         full.update(env)
         progress_file = None
         what = f"cannot work in the folder {cwd!r}"

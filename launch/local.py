@@ -9,7 +9,7 @@ import time
 from launch import ports
 from launch.processes import descendants, dies_with, end_descendants
 from launch.roles import Role
-from launch.spec import OWNED, WORKER, LaunchError, counts, ordered, plan, progress_path
+from launch.spec import WORKER, LaunchError, counts, is_stale, ordered, plan, progress_path
 
 __all__ = ["LocalJob", "find_program", "check_host"]
 
@@ -175,7 +175,7 @@ class LocalJob:
 
     def command(self, process):
         """What to execute on this machine for a process of the plan: (argv, environment)."""
-        env = {k: v for k, v in self._environ.items() if not _is_stale(k)}
+        env = {k: v for k, v in self._environ.items() if not is_stale(k)}
         env.update(process.env)
         return list(process.argv), env
 
@@ -240,15 +240,10 @@ class LocalJob:
     def _shell_words(self, process):
         words = ["env"]
         for name in sorted(self._environ):
-            if _is_stale(name) and name not in process.env:
+            if is_stale(name) and name not in process.env:
                 words += ["-u", shlex.quote(name)]
         for name, value in sorted(process.env.items()):
             # What the shell has already is left out: a value passed on with `--env NAME` may be a secret.
-            if _is_stale(name) or self._environ.get(name) != value:
+            if is_stale(name) or self._environ.get(name) != value:
                 words.append(f"{name}={shlex.quote(value)}")
         return words + [shlex.quote(word) for word in process.argv]
-
-
-def _is_stale(name):
-    """Whether a variable of the caller's must not reach the job: left over from another job, it would misdirect it."""
-    return name in OWNED or name.startswith("DMLC_")

@@ -9,7 +9,7 @@ import re
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 __all__ = ["LaunchError", "JobSpec", "Host", "Placement", "Ports", "ProcessSpec", "check", "check_name", "place", "plan",
-           "OWNED", "ROLES"]
+           "OWNED", "ROLES", "is_stale"]
 
 SCHEDULER, SERVER, WORKER = ROLES = "scheduler", "server", "worker"
 
@@ -20,6 +20,11 @@ OWNED = frozenset((
     "DMLC_INTERFACE", "PORT", "GLUONZOO_LOCAL_WORKERS", "GLUONZOO_ROLE_INDEX", "GLUONZOO_PROGRESS_FILE",
     "GLUONZOO_BAR", "GLUONZOO_RESTART", "GLUONZOO_JOB_ID", "GLUONZOO_JOB_WORKERS",
     "GLUONZOO_TOLERATE_WORKERS", "GLUONZOO_JOIN", "GLUONZOO_JOIN_KEY", "GLUONZOO_AGENT_KEY"))
+
+
+def is_stale(name):
+    """Whether a variable of the caller's must not reach the job: left over from another job, it would misdirect it."""
+    return name in OWNED or name.startswith("DMLC_")
 
 
 class LaunchError(Exception):
