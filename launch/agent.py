@@ -4,8 +4,8 @@ It starts the roles it is told to, sends what they print, their steps and their 
 everything below it when it is told to, when the link ends and when the launcher is silent for too long. A job on one
 host needs no agent.
 
-As with the launcher there are two processes: a keeper, which ends what a killed agent leaves behind and removes its
-folder, and the agent itself (``processes.keep``).
+As with the launcher there are two processes: a keeper, which kills an agent that does nothing any more, ends what a killed
+one leaves behind and removes its folder, and the agent itself (``processes.keep``).
 """
 import collections
 import os
@@ -32,6 +32,7 @@ GRACE = 5.0                 # for the roles when there is nobody to say how long
 BEAT, TICK = 2.0, 1.0       # seconds between two beats, between two looks at the progress files
 LONGEST = 10.0              # of grace when the launcher is gone: it may be starting the job elsewhere
 PATIENCE = 2.0              # at the end, for a link that takes nothing
+STUCK = 2.0                 # an agent that is silent for so much longer than the launcher waits is killed by its keeper
 KEY_VARIABLE = "GLUONZOO_AGENT_KEY"
 
 
@@ -51,7 +52,7 @@ def main(argv=(), dial=None):
     given = os.environ.get("TMPDIR", "")            # it may have come along from another machine
     folder = os.path.join(given if os.path.isdir(given) else "/tmp", PREFIX + os.urandom(8).hex())
     try:
-        return keep(lambda front_fd: Agent(front_fd, folder).run(link, key, dial))
+        return keep(lambda front_fd, pulse: Agent(front_fd, folder, pulse).run(link, key, dial))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -92,11 +93,12 @@ class Agent:
     """One link's life.
 
     Args: front_fd: end of file there means the keeper has died.  folder: for progress files, made when there is need.
+        pulse: tells the keeper that we are alive, and when it is to hear so again.
     """
 
-    def __init__(self, front_fd, folder):
+    def __init__(self, front_fd, folder, pulse):
         self._loop = Loop(self, front_fd)
-        self._folder, self._sender = folder, None
+        self._folder, self._sender, self._pulse = folder, None, pulse
         self._unpacker, self._inbox = wire.Unpacker(), collections.deque()
         self._armed = self._mute = False        # mute: nothing can be written any more
         self._lost = None                       # why nothing more will be heard from the launcher
@@ -158,6 +160,8 @@ class Agent:
 
     def _beat(self):
         self.send("beat")
+        # When the launcher has given us up it starts the roles elsewhere: they must not run on here.
+        self._pulse(self._timeout + STUCK)
 
     # ---- from the first message to the last ----
 

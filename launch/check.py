@@ -46,7 +46,7 @@ def check(argv, parser, build, back_end, root):
     remote, notes = back_end(job, options)
     wanted = _wanted(options, job, remote._options.cwd, command, root)
     from launch.processes import keep
-    return keep(lambda front_fd: _guarded(_check, front_fd, remote._hosts, remote._starter, wanted,
+    return keep(lambda front_fd, _: _guarded(_check, front_fd, remote._hosts, remote._starter, wanted,
                                           job if asked else None, notes, options.json))
 
 

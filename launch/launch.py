@@ -286,7 +286,7 @@ def _main(argv):
     from launch.supervise import Limits
     limits = Limits(options.timeout, options.stall_timeout, options.startup_timeout, _grace(options),
                     options.max_restarts, options.restart_window, options.grace, options.tolerate_workers)
-    return keep(lambda front_fd: _guarded(_run, job, limits, back_end, notes, front_fd))
+    return keep(lambda front_fd, _: _guarded(_run, job, limits, back_end, notes, front_fd))
 
 
 def main(argv=None):

@@ -21,7 +21,8 @@ launch.py check -H hosts [the same options and COMMAND] looks at the hosts first
 
 exit codes:  0 all workers ended with 0;  2 wrong use, nothing was started;  124 a deadline passed;  126, 127 COMMAND
 could not be executed;  129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM;  141 standard output was closed;  else that of
-the role that failed first (128 + signal number when a signal killed it, 1 when it was 0).
+the role that failed first (128 + signal number when a signal killed it, 1 when it was 0). A worker that ends with 65
+says that it would do so again: --max-restarts does not apply (tools/train.py, when a loss is not finite).
 """
 
 

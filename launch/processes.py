@@ -10,9 +10,11 @@ ends the job; when the supervisor dies, the front inherits the job's processes a
 """
 import collections
 import errno
+import functools
 import os
 import select
 import signal
+import struct
 import sys
 import time
 import traceback
@@ -26,6 +28,7 @@ PIDFD_OPEN = 434        # the number of the system call, the same on every archi
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KILL_LIMIT = 2.5        # seconds for the kernel to carry out SIGKILL before we give up and say so
 ORPHAN_GRACE = 1.0      # for what a killed supervisor leaves (the kernel has ended the roles themselves already)
+LOOK = 0.5              # seconds between two looks at a supervisor's silence
 POLL = 0.1              # seconds between two looks at /proc while a tree is being ended (and only then)
 
 _libc = None
@@ -237,10 +240,11 @@ def _sleep_and_reap(seconds):
 
 
 def keep(body):
-    """Run ``body(front_fd)`` in a child process (the supervisor) and stay in front of it.
+    """Run ``body(front_fd, pulse)`` in a child process (the supervisor) and stay in front of it.
 
     Signals in FORWARDED are passed on to it. ``front_fd`` becomes readable (end of file) when this process dies. The
-    child starts with FORWARDED blocked: it unblocks them when its handlers stand.
+    child starts with FORWARDED blocked: it unblocks them when its handlers stand. Once it has called ``pulse(seconds)``
+    it is killed when it does not do so again for that long: stopped or stuck, it is as good as dead.
     Returns: the exit code of body, or 128 + signal when the supervisor was killed.
     """
     before = {process.pid for process in descendants(os.getpid())}      # of the program that became us by exec
@@ -248,16 +252,21 @@ def keep(body):
     sys.stdout.flush()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
+    pulse_read, pulse_write = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     pid = os.fork()
     if pid == 0:
         os.close(write_end)
-        _supervisor(body, read_end)
+        os.close(pulse_read)
+        os.set_blocking(pulse_write, False)
+        _supervisor(body, read_end, functools.partial(_pulse, pulse_write))
     os.close(read_end)
+    os.close(pulse_write)
     for number in FORWARDED:
         if signal.getsignal(number) != signal.SIG_IGN:      # nohup and friends keep their word
             signal.signal(number, lambda received, _frame: os.kill(pid, received))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _attend(pid, pulse_read)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)       # not reaped yet: a late signal must not hit a reused pid
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     _, status = os.waitpid(pid, 0)
@@ -268,7 +277,33 @@ def keep(body):
     for process in left:
         _tell(f"launch: could not end pid {process.pid} ({process.command})")
     os.close(write_end)
+    os.close(pulse_read)
     return exit_code(decode_status(status))
+
+
+def _pulse(fd, seconds):
+    """The supervisor is alive, and will say so again within so many seconds."""
+    try:
+        os.write(fd, struct.pack("d", seconds))
+    except OSError:             # full: the front is stopped; or gone, which front_fd tells
+        return
+
+
+def _attend(pid, fd):
+    """Stay until the supervisor has ended, or has missed its time and was killed."""
+    patience, silent = None, 0.0
+    while True:
+        if select.select([fd], [], [], LOOK)[0]:
+            data = os.read(fd, 4096)
+            if not data:
+                return
+            patience, silent = struct.unpack("d", data[-8:])[0], 0.0
+            continue
+        silent += LOOK          # only while we run ourselves: a machine that was suspended has silenced both
+        if patience is not None and silent >= patience:
+            _tell(f"launch: the supervisor (pid {pid}) did nothing for {silent:.0f} s")
+            os.kill(pid, signal.SIGKILL)
+            return
 
 
 def _tell(text):
@@ -280,13 +315,13 @@ def _tell(text):
         pass
 
 
-def _supervisor(body, front_fd):
+def _supervisor(body, front_fd, pulse):
     """The child's side of ``keep``; never returns."""
     code = 70
     try:
         os.setsid()             # Ctrl-C and kill -9 of the front's group reach the front only
         become_subreaper()
-        code = body(front_fd)
+        code = body(front_fd, pulse)
     except BaseException:       # also SystemExit: nothing may unwind into the caller's frames
         traceback.print_exc()
     finally:

@@ -35,6 +35,7 @@ TICK = 1.0              # seconds between two looks at the progress files
 SETTLE = 0.25           # from the first failure to the report: last words, and who else failed by itself
 LINGER = 3.0            # all workers are done: time for servers and scheduler to end by themselves
 USAGE_WINDOW = 60.0     # exit code 2 this early is a mistake in the command line, not a failure of the job
+HOPELESS = 65           # a worker's exit code (EX_DATAERR of sysexits.h): started again, it would end the same way
 DEFAULT_STALL = 600.0   # for jobs whose workers report progress
 START_PATIENCE = 30.0   # at least so long to the first step of a restart, when an earlier attempt has reported steps
 PATIENCE = 2.0          # for a reader of our output that has stopped reading, after a failure
@@ -42,6 +43,7 @@ AFTER_STOP = 2.0        # the grace of what has not ended after a stop with a ch
 
 FAILED, LOST, STALLED, NO_START, TIMEOUT = "failed", "lost", "stalled", "no start", "timeout"
 INTERRUPTED, NO_READER, CLASH, USAGE, BAD_COMMAND = "interrupted", "no reader", "port clash", "usage", "bad command"
+IN_VAIN = "in vain"
 RETRIED = (FAILED, LOST, STALLED, NO_START)
 
 
@@ -256,7 +258,7 @@ class Supervisor:
         early = role.ended - self._attempt_began < USAGE_WINDOW
         if role.is_worker and role.code == 2 and early and no_progress:
             return Outcome(USAGE, code, "", role)
-        return Outcome(FAILED, code, "", role)
+        return Outcome(IN_VAIN if role.is_worker and role.code == HOPELESS else FAILED, code, "", role)
 
     def _until_next_look(self):
         """How long nothing can happen unless something wakes us."""
@@ -364,12 +366,14 @@ class Supervisor:
 
     def _tell(self, outcome):
         """Why the attempt ended, when it was not well."""
-        if outcome.kind in (FAILED, USAGE):
+        if outcome.kind in (FAILED, USAGE, IN_VAIN):
             after = outcome.role.ended - self._attempt_began
             if outcome.kind == USAGE:
                 self._report.usage(outcome.role, after)
             else:
                 self._report.failure(outcome.role, after, self._roles, self._spared)
+            if outcome.kind == IN_VAIN and self._limits.max_restarts:
+                self._say(f"exit code {HOPELESS} says that another start would end the same way; not starting again")
             return
         again = " (once more to kill it at once)" if outcome.code == 128 + signal.SIGINT else ""
         failed = outcome.kind in RETRIED + (TIMEOUT, BAD_COMMAND)

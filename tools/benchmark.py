@@ -4,66 +4,21 @@
 threads   ResNet-50 inference, stock MXNet's threads against gluonzoo.runtime's
 lenet     LeNet-5 training: two workers, one process, stock gluon.Trainer, torch (with --torch-python)
 race      the start-up race of stock gluon.Trainer under dist_sync: how many small jobs end with wrong weights
+kvstore   push and pull by size, workers, servers and compression
+scaling   training with 1, 2, 4 workers of one processor each against one process with as many threads
+link      a step behind a slow link: without, with overlap, with 2-bit compression, with both (needs root)
+channel   training through the secure channel and with --insecure-network (needs root)
+start     a job of very many workers: start-up time, memory
+project   what a cluster would do, by a model of cost; --check holds it against measured runs
 """
 import argparse
-import json
 import os
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-MEASURES = os.path.join(ROOT, "tools", "measures")
-
-
-def launcher(workers, servers, logs, *command):
-    """The command line of a job on this machine."""
-    return [sys.executable, os.path.join(ROOT, "launch", "launch.py"), "-n", str(workers), "-s", str(servers), "--log-dir", logs,
-            *command]
-
-
-def run(command, env=None):
-    """Run a measuring process. Returns the JSON object on the last line of rank 0's output, or an error as a text."""
-    environment = {**os.environ, "PYTHONPATH": ROOT, **(env or {})}
-    for name in [name for name, value in environment.items() if value is None]:
-        del environment[name]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
-    for line in reversed(result.stdout.splitlines()):
-        _, brace, rest = line.partition("{")
-        if brace and result.returncode == 0:
-            return json.loads(brace + rest)
-    return f"exit code {result.returncode}: {(result.stderr or result.stdout).strip()[-300:]}"
-
-
-def interleaved(variants, repeats):
-    """Run {name: function giving a figure} in turn, repeats times. Returns {name: [figures]}; None where one failed."""
-    figures = {name: [] for name in variants}
-    for repeat in range(repeats):
-        for name, function in variants.items():
-            outcome = function()
-            if isinstance(outcome, str):
-                print(f"  {name}: {outcome}", file=sys.stderr)
-            else:
-                figures[name].append(outcome["value"])
-                print(f"  repeat {repeat + 1}  {name}: {outcome['value']:,.1f}", flush=True)
-    return figures
-
-
-def table(figures, baseline, unit):
-    """Print medians, spread and the ratio to the baseline. Returns the rows."""
-    rows = []
-    base = statistics.median(figures[baseline]) if figures.get(baseline) else None
-    print(f"\n| variant | median {unit} | lowest to highest | ratio to {baseline} |\n|---|---|---|---|")
-    for name, values in figures.items():
-        if not values:
-            print(f"| {name} | did not run | | |")
-            continue
-        middle = statistics.median(values)
-        ratio = middle / base if base else float("nan")
-        rows.append({"variant": name, "median": middle, "values": values, "ratio": ratio})
-        print(f"| {name} | {middle:,.1f} | {min(values):,.1f} to {max(values):,.1f} | {ratio:.2f} |")
-    return rows
+from benchmarks import communication, projection
+from benchmarks.common import MEASURES, interleaved, launcher, run, table, write
 
 
 def threads(arguments):
@@ -113,20 +68,55 @@ def race(arguments):
     return [{"variant": way, "runs": arguments.runs, "wrong": wrong[way], "failed": failed[way]} for way in wrong]
 
 
-def main():
+DEFAULTS = {"threads": {"batch_size": 16}, "lenet": {"batch_size": 128}, "race": {},
+            "kvstore": {"workers": "1,2", "servers": "1,2", "compression": "none,2bit,fp16,memory"},
+            "scaling": {"model": "resnet18_v1b", "size": 32, "batch_size": 32, "workers": "1,2,4", "steps": 20},
+            "link": {"model": "resnet18_v1b", "size": 32, "batch_size": 32, "steps": 3, "repeats": 1},
+            "channel": {"model": "resnet18_v1b", "size": 32, "batch_size": 32, "steps": 10},
+            "start": {"model": "lenet5", "size": 32, "batch_size": 8, "workers": "32", "servers": "4", "steps": 5},
+            "project": projection.DEFAULTS}
+
+
+def parse(words=None):
+    """The command line; what was not given is the benchmark's own default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("threads", "lenet", "race"))
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of every variant (default: 3)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="global batch (default: threads 16, lenet 128)")
-    parser.add_argument("--runs", type=int, default=20, metavar="N", help="of the race (default: 20)")
+    parser.add_argument("what", choices=DEFAULTS)
+    parser.add_argument("--repeats", type=int, metavar="N", help="of every variant (default: 3)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="threads, lenet: global batch; else of each worker")
+    parser.add_argument("--runs", type=int, metavar="N", help="of the race (default: 20)")
     parser.add_argument("--torch-python", metavar="PATH", help="a Python that has torch")
     parser.add_argument("--json", metavar="FILE", help="also write the rows there")
-    arguments = parser.parse_args()
-    arguments.batch_size = arguments.batch_size or {"threads": 16, "lenet": 128, "race": 0}[arguments.what]
-    rows = {"threads": threads, "lenet": lenet, "race": race}[arguments.what](arguments)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=1)
+    parser.add_argument("--csv", metavar="FILE", help="also write the rows there")
+    parser.add_argument("--picture", metavar="FILE", help="kvstore: draw throughput over size (needs matplotlib)")
+    parser.add_argument("--model", metavar="NAME", help="network that is trained")
+    parser.add_argument("--size", type=int, metavar="N", help="height and width of its images")
+    parser.add_argument("--classes", type=int, metavar="N", help="of the network (default: 1000)")
+    parser.add_argument("--steps", type=int, metavar="N", help="updates that are timed")
+    parser.add_argument("--workers", metavar="LIST", help="numbers of workers, with commas")
+    parser.add_argument("--servers", metavar="LIST", help="kvstore, start, project: numbers of servers")
+    parser.add_argument("--num-servers", type=int, metavar="N", help="scaling, link, channel: number of servers (default: 1)")
+    parser.add_argument("--sizes", metavar="LIST", help="kvstore: sizes (default: 64K,1M,4M,16M,100M)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="kvstore: of measuring a size (default: 1)")
+    parser.add_argument("--compression", metavar="LIST", help="none, 2bit, fp16; kvstore: memory too")
+    parser.add_argument("--link", metavar="RATE", help="run in network namespaces with such links, for example 100mbit, "
+                        "or unlimited (needs root); project: of a cluster, for example 10Gbit")
+    projection.add_options(parser)
+    arguments = parser.parse_args(words)
+    general = {"repeats": 3, "runs": 20, "classes": 1000, "compression": "none", "num_servers": 1, "batch_size": 0,
+               "sizes": "64K,1M,4M,16M,100M", "seconds": 1.0}
+    for name, value in {**general, **DEFAULTS[arguments.what]}.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    return arguments
+
+
+def main():
+    arguments = parse()
+    # So that namespaces, hosts and folders are removed then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    functions = {"threads": threads, "lenet": lenet, "race": race, "project": projection.project,
+                 **{name: getattr(communication, name) for name in communication.__all__}}
+    write(functions[arguments.what](arguments), arguments)
 
 
 if __name__ == "__main__":

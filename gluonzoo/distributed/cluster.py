@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 
-__all__ = ["Cluster", "ClusterError", "role", "in_job", "job_workers", "workers_may_die", "restarts", "big_array_bound"]
+__all__ = ["Cluster", "ClusterError", "role", "in_job", "job_workers", "workers_may_die", "shared_memory", "restarts",
+           "big_array_bound"]
 
 ROLES = ("scheduler", "server", "worker")
 _REQUIRED = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
@@ -43,6 +44,11 @@ def job_workers(num_workers, environ=None):
 def workers_may_die(environ=None):
     """Whether the rest of the workers go on when one dies (dist_async, ``launch.py --tolerate-workers``)."""
     return (os.environ if environ is None else environ).get("GLUONZOO_TOLERATE_WORKERS") == "1"
+
+
+def shared_memory(environ=None):
+    """Whether workers of one host may add gradients in memory they share; GLUONZOO_SHARED_MEMORY=0 says no."""
+    return (os.environ if environ is None else environ).get("GLUONZOO_SHARED_MEMORY") != "0"
 
 
 def restarts(environ=None):

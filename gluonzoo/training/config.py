@@ -8,6 +8,7 @@ from typing import Optional, Tuple
 
 from ..distributed.kvstore import KINDS
 from ..errors import UserError
+from .compression import COMPRESSIONS, DEFAULT_THRESHOLD
 
 __all__ = ["TrainConfig", "add_arguments", "build"]
 
@@ -40,7 +41,7 @@ class TrainConfig:
                                     "features or features.stem,features.stage1", metavar="LIST")
     seed: int = _option(0, "decides initial weights, sample order, augmentation and dropout", low=0, high=2**31 - 1)
     optimizer: str = _option("sgd", "an MXNet optimizer's name")
-    momentum: float = _option(0.9, "momentum of sgd and nag", low=0.0, high=1.0)
+    momentum: float = _option(0.9, "momentum of sgd, nag, signum and lars", low=0.0, high=1.0)
     wd: float = _option(1e-4, "weight decay", low=0.0)
     decay_bias_and_norm: bool = _option(True, "apply weight decay to biases and BatchNorm too")
     schedule: str = _option("cosine", "learning rate over the run", choices=("constant", "step", "cosine"))
@@ -56,6 +57,16 @@ class TrainConfig:
     on_nan: str = _option("stop", "when a gradient is not finite; stop: end with an error, the last checkpoint is from before "
                           "it; skip: leave that update out on all workers (costs waiting for every update's gradient)",
                           choices=("stop", "skip"))
+    auto_scale_lr: bool = _option(False, "multiply --lr by the global batch (workers x --batch-size) over --base-batch; give "
+                                  "--warmup-epochs too, 5 in the paper (Goyal et al., 2017)")
+    base_batch: int = _option(256, "with --auto-scale-lr: the global batch that --lr is meant for", low=1)
+    compression: str = _option("none", "of gradients between workers and servers; 2bit: -T, 0 or T, what is lost goes into the "
+                               "next gradient; fp16: half precision", choices=COMPRESSIONS)
+    compression_threshold: Optional[float] = _option(None, "T of --compression 2bit, in units of a worker's gradient summed over "
+                                                     f"its samples; default: {DEFAULT_THRESHOLD}", kind=float, low=1e-12,
+                                                     metavar="T")
+    local_steps: int = _option(1, "updates that each worker makes by itself between averages of all workers' parameters; 1: "
+                               "gradients are summed in every update", low=1)
     sample_log: Optional[str] = _option(None, "folder in which every worker logs its samples of every update", metavar="DIR")
     checkpoint_every: int = _option(0, "updates between checkpoints; 0: at each epoch's end only", low=0)
     keep: int = _option(3, "newest checkpoints kept, beside the best one", low=1)

@@ -89,7 +89,7 @@ def _clear_idle_devices(run, busy):
 def _rate(run, step):
     """The learning rate of an update."""
     config = run.config
-    return learning_rate(step, run.total_steps, config.lr, config.schedule, config.milestones,
+    return learning_rate(step, run.total_steps, run.peak_rate, config.schedule, config.milestones,
                          round(config.warmup_epochs * len(run.batches)))
 
 
@@ -215,6 +215,7 @@ def fit(run):
             if record is None:
                 run.stopped = True
                 return position.history
+            run.trainer.synchronize()
             last = position.epoch + 1 == config.epochs
             if run.valid_set is not None and (last or (position.epoch + 1) % config.validate_every == 0):
                 record.update(_validate(run))

@@ -28,7 +28,7 @@ _MARK = ".job"
 def optimizer_arguments(config):
     """The optimizer's arguments that the configuration decides; momentum only where the optimizer has one."""
     arguments = {"learning_rate": config.lr, "wd": config.wd}
-    if config.optimizer in ("sgd", "nag", "signum"):
+    if config.optimizer in ("sgd", "nag", "signum", "lars"):
         arguments["momentum"] = config.momentum
     return arguments
 
@@ -248,7 +248,9 @@ def prepare(config, saved=None):
     frozen = freeze(net, config.freeze) if config.freeze else ()
     trainer = Trainer(net, config.optimizer, optimizer_arguments(config), store, clip_value=config.clip_value,
                       clip_norm=config.clip_norm, accumulate=parts_of_a_batch(config, store),
-                      decay_bias_and_norm=config.decay_bias_and_norm, on_nan=config.on_nan)
+                      decay_bias_and_norm=config.decay_bias_and_norm, on_nan=config.on_nan,
+                      compression=config.compression, compression_threshold=config.compression_threshold,
+                      local_steps=config.local_steps)
     if frozen and saved is None and store.is_distributed:
         # The trainer brings the trained ones to rank 0's values; fresh random ones differ between workers too.
         _share(net, frozen, store)

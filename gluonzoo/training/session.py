@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 
 from .. import data
+from ..errors import TrainingError
 from . import checkpoint
 from .log import RunLog
 from .samples import SampleLog
@@ -17,10 +18,6 @@ from .weights import get_parameters
 __all__ = ["TrainingError", "Position", "Run", "draws_random_numbers", "global_batch", "parts_of_a_batch"]
 
 BATCH_NORM_STATISTICS = ("running_mean", "running_var")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on, for example because the loss is no longer finite."""
 
 
 @dataclass
@@ -108,6 +105,12 @@ class Run:
         """Updates of the whole run."""
         return self.config.epochs * len(self.batches)
 
+    @property
+    def peak_rate(self):
+        """The learning rate after warm-up: `lr`, with `auto_scale_lr` times the global batch over `base_batch`."""
+        config = self.config
+        return config.lr * (global_batch(config, self.store) / config.base_batch if config.auto_scale_lr else 1)
+
     def exit_code(self):
         """What a program ends with after `fit`: 0, also after an orderly stop; but 143 when it stood alone and SIGTERM stopped
         it, as after any end by SIGTERM, so that whoever sent it sees that the work is not done."""
@@ -176,6 +179,7 @@ class Run:
         if self.output is None:
             return None
         self.log.heartbeat(f"{self.position.step} saving")
+        self.trainer.synchronize()
         rows = self.worker_statistics()
         own = None if rows is None else rows[self.store.rank]
         asynchronous = self.store.is_async

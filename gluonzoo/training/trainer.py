@@ -23,57 +23,23 @@ from ..distributed import cluster
 from ..distributed import kvstore as kvstores
 from ..distributed.server import OPTIMIZERS
 from ..errors import UserError
+from . import exchange
+from .compression import COMPRESSIONS, DEFAULT_THRESHOLD, CompressedSum
+from .lars import LARS
+from .local_sgd import LocalSteps
+from .sgd import SGD
 from .states import fill_state, flatten_state, set_update_counts
 
 __all__ = ["Trainer"]
 
-#: Gradients up to this many elements (1 MB of float32) travel together as one KVStore key: small networks spend most
-#: of a step on messages otherwise. A larger gradient is a key of its own.
-BUCKET_ELEMENTS = 1 << 18
+#: Optimizers that are not MXNet's own, by name.
+_OWN = {"sgd": SGD, "lars": LARS}
 
 #: What may be done about a NaN.
 ON_NAN = ("stop", "skip")
 
 #: Parameters of these last names get no weight decay with ``decay_bias_and_norm=False``.
 _UNDECAYED = ("bias", "gamma", "beta")
-
-
-class _Bucket:
-    """Gradients that travel as one key: per device one flat array and, in it, a view for every gradient.
-
-    Two more elements at the end carry the worker's vote (0 or 1) and its number of samples, so that the number of votes
-    and the global number of samples arrive with the gradients' sum.
-    """
-
-    def __init__(self, key, parameters, contexts):
-        self.key = key
-        self.parameters = parameters
-        sizes = [int(np.prod(parameter.shape)) for parameter in parameters]
-        self.size = sum(sizes)
-        dtype = parameters[0].dtype
-        self.flats = [mx.nd.zeros((self.size + 2,), ctx=ctx, dtype=dtype) for ctx in contexts]
-        self.votes = self.flats[0][self.size:self.size + 1]
-        self.counts = [flat[self.size + 1:] for flat in self.flats]
-        self._abstained = [mx.nd.zeros((1,), ctx=ctx, dtype=dtype) for ctx in contexts]
-        self.views = []
-        for flat in self.flats:
-            ends = np.cumsum(sizes)
-            self.views.append([flat[int(end - size):int(end)].reshape(parameter.shape)
-                               for parameter, size, end in zip(parameters, sizes, ends)])
-
-    def gather(self, counts, vote):
-        """Copy every device's gradients, its number of samples and, on the first, the vote into the flat arrays."""
-        for device, (flat, count) in enumerate(zip(self.flats, counts)):
-            pieces = [parameter.list_grad()[device].reshape((-1,)) for parameter in self.parameters]
-            pieces.append(mx.nd.ones((1,), ctx=flat.context, dtype=flat.dtype) if vote and not device else
-                          self._abstained[device])
-            pieces.append(mx.nd.full((1,), count, ctx=flat.context, dtype=flat.dtype))
-            mx.nd.concat(*pieces, dim=0, out=flat)
-
-    def average(self):
-        """Divide the sums by the global number of samples (at least 1: an entirely empty batch has zero gradients)."""
-        for flat, count in zip(self.flats, self.counts):
-            mx.nd.broadcast_div(flat, mx.nd._internal._maximum_scalar(count, scalar=1.0), out=flat)
 
 
 def _named_parameters(params):
@@ -97,6 +63,15 @@ def _positive(name, value):
     return value
 
 
+def _all_finite(arrays, ctx, dtype):
+    """Whether all elements of arrays of one type, on one device, are finite; waits for them."""
+    if dtype != np.float32:
+        return mx.nd.multi_all_finite(*arrays, num_arrays=len(arrays)).asscalar() > 0
+    # Zero times what is not finite is NaN. A product of vectors takes a thirtieth of multi_all_finite's time.
+    zeros = mx.nd.zeros((max(array.size for array in arrays),), ctx=ctx)
+    return mx.nd.add_n(*[mx.nd.dot(array.reshape((-1,)), zeros[:array.size]) for array in arrays]).asscalar() == 0
+
+
 class Trainer:
     """Applies an optimizer to a network's parameters over one or many devices and workers.
 
@@ -113,19 +88,29 @@ class Trainer:
         decay_bias_and_norm: False takes biases and BatchNorm's gamma and beta out of weight decay.
         on_nan: "skip" leaves out an update whose summed gradient holds a NaN or an infinity, which costs waiting for the
             gradients in every update; "stop" does not look (the loop does, at the losses).
+        compression: of what goes to the servers of a synchronous distributed job, and comes back: "none", "2bit" with error
+            feedback, or "fp16". compression_threshold: of "2bit", in units of a worker's gradient, summed over its samples.
+        local_steps: with more than 1 each worker updates by its own gradients, and all average parameters and optimizer state
+            after so many updates (`local_sgd.LocalSteps`).
     Attributes: votes: after a `step` that made an update of a synchronous distributed job, the number of workers that voted
         in it, an NDArray (1,) that may still be under way; else None. left_out: whether the last update was left out.
     Raises: UserError for bad settings; RuntimeError when a parameter is not initialised or its shape is not known yet.
     """
 
     def __init__(self, params, optimizer="sgd", optimizer_params=None, kvstore="device", *, clip_value=None,
-                 clip_norm=None, accumulate=1, decay_bias_and_norm=True, on_nan="stop"):
+                 clip_norm=None, accumulate=1, decay_bias_and_norm=True, on_nan="stop", compression="none",
+                 compression_threshold=None, local_steps=1):
         _positive("clip_value", clip_value)
         self._clip_norm = _positive("clip_norm", clip_norm)
         if not isinstance(accumulate, int) or accumulate < 1:
             raise UserError(f"accumulate is {accumulate!r}; expected a whole number of at least 1")
         if on_nan not in ON_NAN:
             raise UserError(f"on_nan is {on_nan!r}; expected one of {', '.join(ON_NAN)}")
+        if compression not in COMPRESSIONS:
+            raise UserError(f"compression is {compression!r}; expected one of {', '.join(COMPRESSIONS)}")
+        self._compression = compression, _positive("compression_threshold", compression_threshold) or DEFAULT_THRESHOLD
+        if not isinstance(local_steps, int) or local_steps < 1:
+            raise UserError(f"local_steps is {local_steps!r}; expected a whole number of at least 1")
         named = {name: p for name, p in _named_parameters(params).items() if p.grad_req != "null"}
         if not named:
             raise UserError("params holds no parameter with a gradient; nothing to train")
@@ -140,8 +125,9 @@ class Trainer:
                 parameter.grad_req = "add"
             self.zero_grad()
         self.kvstore = kvstore if isinstance(kvstore, kvstores.KVStore) else kvstores.create(kvstore or "device")
-        self._buckets = []
-        self._start()
+        self._buckets, self._exchange, self._local = [], None, None
+        self._check_ways(local_steps)
+        self._start(local_steps)
 
     # Set-up
 
@@ -171,7 +157,8 @@ class Trainer:
             if clip_value is not None:
                 arguments["clip_gradient"] = clip_value
             try:
-                made = mx.optimizer.create(optimizer, **arguments)
+                own = _OWN.get(optimizer.lower()) if isinstance(optimizer, str) else None
+                made = own(**arguments) if own else mx.optimizer.create(optimizer, **arguments)
             except (TypeError, ValueError) as error:
                 raise UserError(f"optimizer {optimizer!r} with {arguments}: {error}") from None
             self._json = {"op": "optimizer", "name": optimizer, "arguments": arguments}
@@ -185,7 +172,18 @@ class Trainer:
                     parameter.wd_mult = self._wd_mult[index] = 0.0
         return made
 
-    def _start(self):
+    def _check_ways(self, local_steps):
+        """Raise UserError where compression or local steps cannot be had."""
+        store, compression = self.kvstore, self._compression[0]
+        if compression != "none" and (not store.is_distributed or store.is_async):
+            raise UserError(f"compression {compression} is for dist_sync and dist_device_sync, not {store.kind}")
+        if local_steps > 1:
+            if store.is_async:
+                raise UserError("local_steps is for dist_sync; the servers of dist_async make the updates")
+            if compression != "none" or self._skips or len(self._contexts) > 1:
+                raise UserError("local_steps goes neither with compression, nor on_nan 'skip', nor several devices a worker")
+
+    def _start(self, local_steps):
         """Bring all workers and devices to rank 0's weights, then make the buckets in which gradients travel."""
         store = self.kvstore
         other = [name for name, p in zip(self._names, self._parameters) if np.dtype(p.dtype) not in (np.float32, np.float16)]
@@ -208,24 +206,16 @@ class Trainer:
             return
         if not store.is_distributed and len(self._contexts) == 1:
             return
-        self._buckets = self._make_buckets()
         if store.is_distributed:
             self.broadcast_parameters()
-        store.broadcast({bucket.key: bucket.flats for bucket in self._buckets})
-
-    def _make_buckets(self):
-        buckets, group, size = [], [], 0
-        # From the last layer to the first, the order in which the backward pass finishes gradients.
-        for parameter in reversed(self._parameters):
-            elements = int(np.prod(parameter.shape))
-            if group and (size + elements > BUCKET_ELEMENTS or parameter.dtype != group[0].dtype):
-                buckets.append(group)
-                group, size = [], 0
-            group.append(parameter)
-            size += elements
-        buckets.append(group)
-        first = self.kvstore.allocate(len(buckets))
-        return [_Bucket(first + i, group, self._contexts) for i, group in enumerate(buckets)]
+        if store.is_distributed and local_steps > 1:
+            self._local = LocalSteps(store, self._parameters, self._updaters[0], local_steps)
+            return
+        self._buckets = exchange.make_buckets(self._parameters, self._contexts)
+        if self._compression[0] != "none":
+            self._exchange = CompressedSum(store, self._buckets, *self._compression, undo=self._skips)
+        else:
+            self._exchange = exchange.choose(store, self._buckets, self._contexts, private=self._clip_norm is not None)
 
     def broadcast_parameters(self):
         """Give every worker rank 0's parameters. Called once by the constructor; every worker must call it."""
@@ -292,28 +282,22 @@ class Trainer:
         """Whether all elements are finite; waits for the arrays. True without a look unless on_nan is "skip"."""
         if not self._skips:
             return True
-        answers = {}
+        groups = {}
         for array in arrays:
-            answers.setdefault((array.context, array.dtype), []).append(array)
-        return all(mx.nd.multi_all_finite(*group, num_arrays=len(group)).asscalar() > 0 for group in answers.values())
+            groups.setdefault((array.context, np.dtype(array.dtype)), []).append(array)
+        return all(_all_finite(group, *key) for key, group in groups.items())
 
     def _step_here(self, samples, vote):
         if self._buckets:
             counts = [samples] + [0] * (len(self._contexts) - 1)
-            for priority, bucket in enumerate(self._buckets):
-                bucket.gather(counts, vote)
-                self.kvstore.push_pull(bucket.key, bucket.flats, priority=-priority)
-            if self.kvstore.is_distributed:
-                # A copy, because the next update overwrites the bucket before anybody needs to have read this.
-                self.votes = self._buckets[0].votes.copy()
+            self.votes = self._exchange.sum(counts, vote)
             # The sums are the same bits everywhere, so all workers and devices come to the same answer.
-            self.left_out = not self._finite([bucket.flats[0] for bucket in self._buckets])
+            self.left_out = not self._finite([bucket.sums[0] for bucket in self._buckets])
             if self.left_out:
+                self._exchange.leave_out()
                 return
-            for bucket in self._buckets:
-                bucket.average()
-            arrays = [[bucket.flats[device][:bucket.size] for bucket in self._buckets]
-                      for device in range(len(self._contexts))]
+            self._exchange.average()
+            arrays = [[bucket.gradients[device] for bucket in self._buckets] for device in range(len(self._contexts))]
             self._optimizer.rescale_grad = 1.0
         else:
             arrays = [[parameter.list_grad()[0] for parameter in self._parameters]]
@@ -325,6 +309,17 @@ class Trainer:
             if self._clip_norm is not None:
                 self._scale_to_norm(arrays[device], self._optimizer.rescale_grad)
             self._update(device)
+        if self._local:
+            self.votes = self._local.after_update(samples, vote)
+
+    def synchronize(self):
+        """Bring together what workers hold of their own: parameters between two averages of local steps, and what compression
+        holds back. Before parameters are evaluated or state is saved every worker must call it; where there is nothing of
+        the kind it does nothing."""
+        if self._local:
+            self._local.average()
+        if isinstance(self._exchange, CompressedSum):
+            self._exchange.settle()
 
     def _scale_to_norm(self, arrays, rescale):
         """Scale arrays in place so that rescale times all of them has at most the norm clip_norm. No synchronisation."""
@@ -372,16 +367,22 @@ class Trainer:
     def state_dict(self):
         """Optimizer state as {name: NumPy array}: "parameter:<name>[/i...]" and the numbers of updates, "updates".
 
+        With 2-bit compression also what it holds back, "residual:<bucket>"; `synchronize` comes first then.
+
         Raises: UserError under dist_async, whose state lives on the servers (`save_server_states`).
         """
         if self.kvstore.is_async:
             raise UserError("under dist_async the optimizer's state is on the servers; use save_server_states(folder)")
         if self._calls:
             raise UserError(f"{self._calls} of {self._accumulate} accumulation calls are pending; save after an update")
+        if self._local and self._local.pending:
+            raise UserError("workers have made local steps since the last average; have every one call synchronize() first")
         values = {}
         counts = self._optimizer._all_index_update_counts.get(self._contexts[0].device_id, {})
         for index, name in enumerate(self._names):
             values.update(flatten_state(f"parameter:{name}", self._updaters[0].states.get(index)))
+        if isinstance(self._exchange, CompressedSum):
+            values.update(self._exchange.state())
         values["updates"] = np.array([counts.get(i, 0) for i in range(len(self._names))], dtype=np.int64)
         return values
 
@@ -403,10 +404,13 @@ class Trainer:
                 weight = self._parameters[index].list_data()[device]
                 states[index] = self._optimizer.create_state_multi_precision(index, weight)
                 fill_state(f"parameter:{self._names[index]}", states[index], values, used)
-            extra = sorted(set(values) - used)
+            # What a compression held back is of no use without it; it was a part of gradients to come.
+            extra = sorted(name for name in set(values) - used if not name.startswith("residual:"))
             if extra:
                 raise UserError(f"optimizer state {extra[0]} fits no parameter; it is another network's or optimizer's")
             fresh.append(states)
+        if isinstance(self._exchange, CompressedSum):
+            self._exchange.load(values)
         for updater, states in zip(self._updaters, fresh):
             updater.states = states
             updater.states_synced = dict.fromkeys(states, True)

@@ -515,6 +515,17 @@ def test_an_agent_that_was_stopped_reads_what_came_meanwhile(agents):
     host.expect("exit", index=0, code=0)
 
 
+def test_an_agent_that_stays_stopped_is_ended_with_its_roles(agents):
+    host = agents()
+    pid = host.hello(timeout=1.0)["pid"]
+    run_stubborn(host)
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    code, err = host.finish()
+    assert code == 137 and f"(pid {pid}) did nothing for" in err
+    assert time.monotonic() - began > 2.0      # The launcher's patience and a little more.
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("which", ["agent", "keeper"])
 def test_signals_to_the_agent(agents, number, which):

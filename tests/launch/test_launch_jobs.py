@@ -249,6 +249,11 @@ def test_restarts_run_out(job):
     assert done.code == 6 and "giving up after 1 restart" in done.err and done.err.count("FAILED") == 2
 
 
+def test_a_worker_that_says_it_would_fail_again_is_believed(job):
+    done = job.run("sys.exit(65) if INDEX else time.sleep(60)", "--max-restarts", "3")
+    assert done.code == 65 and "not starting again" in done.err and done.err.count("FAILED") == 1
+
+
 def test_restart_on_the_port_that_was_asked_for(job):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 
-import gluonzoo.distributed
 from common import report
+from gluonzoo import errors
 from gluonzoo.training import checkpoint, loop, run
 
 import networks  # noqa: F401
@@ -76,17 +76,20 @@ def step(this, images, labels):
     return honest_step(this, images, labels)
 
 
-loop.step, run.data.load = step, load
-prepared = run.prepare(config, saved)
-here.append(prepared)
-if moment == "prepare" and prepared.store.rank == 0:
-    dies()
-with prepared.stop.on_signals():
-    history = loop.fit(prepared)
-parameters = {name: parameter.list_data()[0].asnumpy() for name, parameter in
-              prepared.net._collect_params_with_prefix().items()}
-np.savez(os.path.join(config.output, f"final-{prepared.store.rank}.npz"), **parameters)
-report(prepared.store.rank, resumed_at=saved.state["step"] if saved else None, history=history, stopped=prepared.stopped,
-       update=prepared.position.step, digests={name: hashlib.sha256(value.tobytes()).hexdigest()
-                                               for name, value in parameters.items()})
-gluonzoo.distributed.leave(0)
+def main():
+    loop.step, run.data.load = step, load
+    prepared = run.prepare(config, saved)
+    here.append(prepared)
+    if moment == "prepare" and prepared.store.rank == 0:
+        dies()
+    with prepared.stop.on_signals():
+        history = loop.fit(prepared)
+    parameters = {name: parameter.list_data()[0].asnumpy() for name, parameter in
+                  prepared.net._collect_params_with_prefix().items()}
+    np.savez(os.path.join(config.output, f"final-{prepared.store.rank}.npz"), **parameters)
+    report(prepared.store.rank, resumed_at=saved.state["step"] if saved else None, history=history, stopped=prepared.stopped,
+           update=prepared.position.step, digests={name: hashlib.sha256(value.tobytes()).hexdigest()
+                                                   for name, value in parameters.items()})
+
+
+errors.run(main)

@@ -1,0 +1,89 @@
+"""tools/benchmark.py on tiny sizes: that it runs, and what its files hold; and the model of cost by hand."""
+import csv
+import json
+import os
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TINY = ["--repeats", "1", "--model", "lenet5", "--size", "32", "--classes", "10", "--batch-size", "4", "--steps", "2"]
+
+
+@pytest.fixture
+def projection(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "tools"))
+    from benchmarks import projection
+    return projection
+
+
+def test_kvstore(run_program, tmp_path):
+    result = run_program("tools/benchmark.py", "kvstore", "--repeats", "1", "--sizes", "4K,64K", "--workers", "2",
+                         "--servers", "1", "--compression", "none,2bit,memory", "--seconds", "0.05",
+                         "--csv", str(tmp_path / "rows.csv"))
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "rows.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["compression"], row["bytes"]) for row in rows] == [
+        (way, size) for way in ("none", "2bit", "memory") for size in ("4096", "65536")], result.stdout + result.stderr
+    assert all(float(row["ms"]) > 0 and float(row["MB_per_s"]) > 0 for row in rows)
+
+
+def test_scaling(run_program, tmp_path):
+    result = run_program("tools/benchmark.py", "scaling", *TINY, "--workers", "2", "--json", str(tmp_path / "rows.json"))
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    if len(os.sched_getaffinity(0)) < 2:
+        assert rows == []
+        return
+    assert [row["variant"] for row in rows] == ["1 process, 2 threads", "2 workers", "2 workers, no shared memory"], result.stderr
+    assert rows[0]["efficiency"] == 1 and all(row["cpu_ms"] > 0 for row in rows)
+
+
+def test_start(run_program):
+    result = run_program("tools/benchmark.py", "start", "--workers", "3", "--servers", "1", "--steps", "2")
+    assert result.returncode == 0, result.stderr
+    assert "first update, s" in result.stdout and "worker: RSS, PSS, MB" in result.stdout
+
+
+CONSTANTS = {"image_ms": 10.0, "step_ms": 5.0, "worker_ns": 1.0, "codec_ns": 3.0, "server_ns": 2.0, "message_ms": 0.1,
+             "bytes": 100e6, "largest_bytes": 10e6, "keys": 40}
+
+
+def test_the_model_of_cost_by_hand(projection):
+    link = 8e9 / projection.GOODPUT  # 1 ns a byte
+    # One worker, one server: compute 85, handling 100; the wire 100 against adding 200; 10 for the last key, 4 for messages.
+    assert projection.step_ms(CONSTANTS, 1, 1, link, 8) == pytest.approx(85 + 100 + (200 + 10 + 4 - 80 * 2 / 3))
+    # Eight workers on two servers: four times the bytes at a server, and sums that are late by 0.3 of 400.
+    assert projection.step_ms(CONSTANTS, 8, 2, link, 8) == pytest.approx(185 + (800 + 120 + 40 + 2 - 80 * 2 / 3))
+    # Two bits for two workers: a ninth of the bytes, and 300 for packing.
+    assert projection.step_ms(CONSTANTS, 2, 2, link, 8, "2bit") == pytest.approx(
+        85 + 100 / 9 + 300 + max(0, 200 / 9 + 30 / 9 + 10 / 9 + 2 - 80 * 2 / 3))
+    # All on one machine with one processor.
+    assert projection.step_ms(CONSTANTS, 8, 2, link, 8, processors=1) == pytest.approx(8 * 185 + 2 * 800)
+    # Where sending takes no longer than the backward pass it costs nothing.
+    assert projection.step_ms({**CONSTANTS, "bytes": 1e3, "largest_bytes": 1e3}, 1, 1, link, 8) == pytest.approx(85.001)
+
+
+def test_project(run_program, tmp_path, projection):
+    (tmp_path / "constants.json").write_text(json.dumps({**CONSTANTS, "batch": 8}))
+    result = run_program("tools/benchmark.py", "project", "--calibration", str(tmp_path / "constants.json"), "--workers", "8",
+                         "--servers", "2", "--link", "10Gbit", "--batch-size", "8", "--json", str(tmp_path / "rows.json"))
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["workers"] for row in rows] == [1, 2, 4, 8]
+    assert rows[3]["ms"] == pytest.approx(projection.step_ms(CONSTANTS, 8, 2, 10e9, 8))
+
+
+@pytest.mark.parametrize("words, message", [(["nothing"], "invalid choice"), (["kvstore", "--sizes", "4X"], "'4X' is no size")])
+def test_mistakes(run_program, words, message):
+    result = run_program("tools/benchmark.py", *words)
+    assert result.returncode != 0 and message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_every_benchmark_has_defaults(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "tools"))
+    sys.modules.pop("benchmark", None)
+    import benchmark
+    for name in benchmark.DEFAULTS:
+        assert benchmark.parse([name]).repeats >= 1
