@@ -198,6 +198,7 @@ class Agent:
         except LaunchError as error:
             return 1, str(error)
         self._heard = time.monotonic()
+        self._pulse(self._timeout + STUCK)
         self._loop.every(BEAT, self._beat)
         self._loop.every(TICK, self._roles.look)
         return None
@@ -262,6 +263,7 @@ class Agent:
     def _do_hello(self, version, host, timeout, key, listen, grace=GRACE, cwd=None, path=()):
         self._timeout, self._grace = timeout, grace
         self._loop.every(min(BEAT, timeout / 4), self._beat)
+        self._pulse(timeout + STUCK)
 
         def ready(port):
             self.send("ready", version=version, channel_port=port, pid=os.getpid(), **facts(cwd, path))

@@ -160,9 +160,11 @@ def become_subreaper():
 def dies_with(parent):
     """A function for the child between fork and exec: SIGKILL for it when ``parent`` (a pid) dies.
 
-    The kernel ties this to the thread that forked; the supervisor has only one.
+    The kernel ties this to the thread that forked; the supervisor has only one. SIGUSR1, by which we ask for a checkpoint,
+    means there what it means to a new program, also when whoever started us had it ignored.
     """
     def between():
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:          # it died before the call above
             os._exit(1)

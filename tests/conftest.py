@@ -1,4 +1,5 @@
-"""What every test room shares: the repository's root, real data, a clean environment."""
+"""What every test room shares: the repository's root, real data, a clean environment, memory given back."""
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,24 @@ if str(ROOT) not in sys.path:
 
 # Before any test module imports mxnet, which on Python 3.12 and later works only after gluonzoo's cures.
 import gluonzoo  # noqa: E402, F401
+
+
+_kept = 0  # Bytes this process held after the last collection.
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back():
+    """Blocks are cycles: few objects, so that Python is in no hurry to collect them, and gigabytes of arrays."""
+    global _kept
+    yield
+    if _resident() > _kept + (300 << 20):
+        gc.collect()
+        _kept = _resident()
+
+
+def _resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
