@@ -18,7 +18,6 @@ if str(ROOT) not in sys.path:
 # Before any test module imports mxnet, which on Python 3.12 and later works only after gluonzoo's cures.
 import gluonzoo  # noqa: E402, F401
 
-
 _kept = 0  # Bytes this process held after the last collection.
 
 
