@@ -23,7 +23,7 @@ import warnings
 import numpy as np
 
 __all__ = ["NUMPY_ALIASES", "OPTIONAL_PACKAGES", "cgroup_quota", "available_cpus", "default_threads", "set_threads",
-           "threads_in_use", "prepare"]
+           "threads_in_use", "load_library", "prepare"]
 
 #: Old NumPy names that MXNet 1.9.1 reads, and what they stand for. Set only where NumPy has no such name.
 NUMPY_ALIASES = {
@@ -278,6 +278,31 @@ def _cure_recordio():
     recordio.pack, recordio.pack_img = pack, pack_img
 
 
+def _import_environment():
+    """Variables for the time in which MXNet's library is loaded; child processes decide for themselves later."""
+    scope = {}
+    if not os.environ.get("OMP_NUM_THREADS"):
+        scope["OMP_NUM_THREADS"] = str(default_threads())
+    if not any(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
+        scope["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+    return scope
+
+
+def load_library():
+    """MXNet's C library without its Python package, which takes most of the import's time; for servers.
+
+    Returns: a ctypes library, or None when it is not where the package has it (`prepare` tells more then).
+    """
+    found = importlib.util.find_spec("mxnet")
+    paths = [os.path.join(folder, "libmxnet.so") for folder in (found.submodule_search_locations if found else None) or ()]
+    if os.environ.get("MXNET_LIBRARY_PATH") or not paths or not os.path.isfile(paths[0]):
+        return None
+    with _environment(**_import_environment()):
+        library = ctypes.CDLL(paths[0], ctypes.RTLD_LOCAL)
+    library.MXGetLastError.restype = ctypes.c_char_p
+    return library
+
+
 def prepare():
     """Import MXNet on this machine's Python and NumPy, cured and with the right number of threads. Idempotent.
 
@@ -290,13 +315,8 @@ def prepare():
     _provide_distutils()
     # In a server's process MXNet would enter its own server loop, which unpickles what it receives, inside the import.
     scope = {"DMLC_ROLE": "worker"} if os.environ.get("DMLC_ROLE") in ("server", "scheduler") else {}
-    # All of this is restored after the import: child processes decide for themselves.
-    if threads is not None:
-        scope["OMP_NUM_THREADS"] = str(threads)
-    if not any(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
-        scope["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
     try:
-        with _environment(**scope), _without(OPTIONAL_PACKAGES):
+        with _environment(**scope, **_import_environment()), _without(OPTIONAL_PACKAGES):
             import mxnet
             import mxnet.contrib.quantization as quantization
     except ModuleNotFoundError as error:

@@ -18,7 +18,7 @@ SCHEDULER, SERVER, WORKER = ROLES = "scheduler", "server", "worker"
 OWNED = frozenset((
     "DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_WORKER", "DMLC_NUM_SERVER", "DMLC_NODE_HOST",
     "DMLC_INTERFACE", "PORT", "GLUONZOO_LOCAL_WORKERS", "GLUONZOO_ROLE_INDEX", "GLUONZOO_PROGRESS_FILE",
-    "GLUONZOO_BAR", "GLUONZOO_RESTART", "GLUONZOO_JOB_ID", "GLUONZOO_JOB_WORKERS",
+    "GLUONZOO_BAR", "GLUONZOO_LIGHT_SERVER", "GLUONZOO_RESTART", "GLUONZOO_JOB_ID", "GLUONZOO_JOB_WORKERS",
     "GLUONZOO_TOLERATE_WORKERS", "GLUONZOO_JOIN", "GLUONZOO_JOIN_KEY", "GLUONZOO_AGENT_KEY"))
 
 
@@ -263,7 +263,9 @@ def _cluster(job, where, role, index, host):
         env["DMLC_INTERFACE"] = job.interface
     if job.tolerate:
         env["GLUONZOO_TOLERATE_WORKERS"] = "1"
-    if role == WORKER and index == 0 and job.bar:
+    if role != WORKER:
+        env["GLUONZOO_LIGHT_SERVER"] = "1"
+    elif index == 0 and job.bar:
         env["GLUONZOO_BAR"] = "1"
     return env
 

@@ -10,7 +10,11 @@ forms and unpickles nothing:
 
 A command that is none of these, or fails, ends the process with exit code 3 and a message, so that the launcher sees it:
 an exception inside MXNet's callback would vanish.
+
+When the launcher starts it, MXNet's C library alone is loaded, in a sixth of the time that the package takes; that comes when a
+command needs it.
 """
+import ctypes
 import json
 import math
 import os
@@ -98,12 +102,36 @@ def join_states(files):
             for name, pieces in parts.items()}
 
 
+class _Store:
+    """What a scheduler or server needs of a KVStore, over MXNet's C interface."""
+
+    def __init__(self, library):
+        self._library, self.handle = library, ctypes.c_void_p()
+        self.check(library.MXKVStoreCreate(b"dist", ctypes.byref(self.handle)))
+
+    def check(self, code):
+        """Raise RuntimeError with MXNet's words when a call has failed."""
+        if code:
+            raise RuntimeError(self._library.MXGetLastError().decode("utf-8", "replace"))
+
+    @property
+    def rank(self):
+        """Number of this node among those of its role."""
+        number = ctypes.c_int()
+        self.check(self._library.MXKVStoreGetRank(self.handle, ctypes.byref(number)))
+        return number.value
+
+    def run(self, controller):
+        """MXNet's server loop; returns when the job ends."""
+        self.check(self._library.MXKVStoreRunServer(self.handle, controller, None))
+
+
 class Server:
     """The server loop around MXNet's, with a controller of its own. servers: how many there are."""
 
     def __init__(self, store, servers):
         self._store, self._servers = store, servers
-        self._updater = None
+        self._updater = self._updating = None
         self._controller_reference = None  # ctypes keeps no reference; the callback must outlive run().
 
     def handle(self, text):
@@ -111,15 +139,16 @@ class Server:
 
         Raises: ValueError for a command of no known form; OSError when a state file cannot be written or read.
         """
-        import mxnet as mx
-
         command = check_command(text)
         if command["op"] == "optimizer":
+            from .. import runtime
+            mx = runtime.prepare()
             optimizer = mx.optimizer.create(command["name"], **command["arguments"])
             optimizer.set_lr_mult({int(key): value for key, value in command["lr_mult"].items()})
             optimizer.set_wd_mult({int(key): value for key, value in command["wd_mult"].items()})
             self._updater = mx.optimizer.get_updater(optimizer)
-            self._store._set_updater(self._updater)
+            self._updating = mx.kvstore.KVStore(self._store.handle)
+            self._updating._set_updater(self._updater)
             return
         if self._updater is None:
             raise ValueError(f"command {command['op']!r} came before an optimizer")
@@ -175,13 +204,9 @@ class Server:
 
     def run(self):
         """Serve until the workers have left the job."""
-        import ctypes
-
-        from mxnet.base import _LIB, check_call
-
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         self._controller_reference = prototype(self._control)
-        check_call(_LIB.MXKVStoreRunServer(self._store.handle, self._controller_reference, None))
+        self._store.run(self._controller_reference)
 
 
 def serve():
@@ -192,10 +217,13 @@ def serve():
     if job.role == "worker":
         raise ClusterError("DMLC_ROLE is 'worker'; gluonzoo.distributed.server runs as scheduler or server")
     job.apply()
-    import mxnet as mx
+    from .. import runtime
 
-    store = mx.kv.create("dist")
-    Server(store, job.num_servers).run()
+    library = None if "mxnet" in sys.modules else runtime.load_library()
+    if library is None:
+        runtime.prepare()
+        from mxnet.base import _LIB as library
+    Server(_Store(library), job.num_servers).run()
     sys.stdout.flush()
     sys.stderr.flush()
     return 0

@@ -1,18 +1,19 @@
 """How gradients travel: gathered into buckets, summed over devices and workers, divided by the global number of samples.
 
-Three ways, all with the same result but for rounding (and what compression does on purpose):
+Four ways, all with the same result but for rounding (and what compression does on purpose):
 
 - `ServerSum`: through the KVStore, for workers on several hosts, and for several devices of one process.
 - `SharedSum`: through memory that all workers see, when they are on one host and each has one device. Servers copy and
   count what here is added once; workers are added in the order of their ranks, so equal runs agree to the bit.
 - `compression.CompressedSum`: through the KVStore, with fewer bits.
+- `OwnSum`: nowhere; a job of one worker with one device has nobody to add.
 """
 import mxnet as mx
 import numpy as np
 
 from ..distributed import shared
 
-__all__ = ["BUCKET_ELEMENTS", "EXTRAS", "Bucket", "make_buckets", "ServerSum", "SharedSum", "choose"]
+__all__ = ["BUCKET_ELEMENTS", "EXTRAS", "Bucket", "make_buckets", "ServerSum", "SharedSum", "OwnSum", "choose"]
 
 #: Gradients up to this many elements (1 MB of float32) travel together as one KVStore key: small networks spend most
 #: of a step on messages otherwise. A larger gradient is a key of its own.
@@ -173,8 +174,32 @@ class SharedSum:
         """What `sum` summed last is not going to be used."""
 
 
+class OwnSum:
+    """For the only worker of a job, with one device: what it has is the sum. Interface: as `ServerSum`."""
+
+    def __init__(self, buckets):
+        self._buckets = buckets
+
+    def sum(self, counts, vote):
+        """As `ServerSum.sum`."""
+        self._buckets[0].note(counts, vote)
+        for bucket in self._buckets:
+            bucket.gather()
+        return self._buckets[0].votes.copy()
+
+    def average(self):
+        """As `ServerSum.average`."""
+        for bucket in self._buckets:
+            bucket.average(self._buckets[0].counts)
+
+    def leave_out(self):
+        """What `sum` summed last is not going to be used."""
+
+
 def choose(store, buckets, contexts, private=False):
     """The way gradients go: `SharedSum` where all workers share a host, else `ServerSum`. Every worker must call it."""
+    if store.is_distributed and store.num_workers == 1 and len(contexts) == 1:
+        return OwnSum(buckets)
     if store.is_distributed and store.num_workers > 1:
         float32 = all(np.dtype(bucket.dtype) == np.float32 for bucket in buckets)
         fit = float32 and len(contexts) == 1 and contexts[0].device_type == "cpu"

@@ -60,3 +60,10 @@ def test_the_program_explains_a_wrong_start(root, environment, message):
     result = subprocess.run([sys.executable, "-m", "gluonzoo.distributed.server"], capture_output=True, text=True, timeout=60,
                             env={**os.environ, "PYTHONPATH": str(root), **environment})
     assert result.returncode == 2 and result.stderr.count("\n") == 1 and message in result.stderr
+
+
+def test_a_server_of_the_launchers_does_without_mxnets_python_package(root):
+    code = "import gluonzoo.distributed.server, gluonzoo.runtime, sys; assert gluonzoo.runtime.load_library() is not None\n" \
+           "assert 'mxnet' not in sys.modules\nassert gluonzoo.list_models('lenet5') == ['lenet5'] and 'mxnet' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={**os.environ, "GLUONZOO_LIGHT_SERVER": "1",
+                                                                            "PYTHONPATH": str(root)})

@@ -49,6 +49,8 @@ def test_environment_contract():
             expected["PORT"] = str((9003, 9005, 9007)[process.index])
         elif process.role == "server":
             expected["PORT"] = str((9001, 9002)[process.index])
+        if process.role != "worker":
+            expected["GLUONZOO_LIGHT_SERVER"] = "1"
         assert process.env == expected, process.name
         assert process.argv == (("python", "train.py") if process.role == "worker" else ("py", "-m", "s"))
     assert set(processes[-1].env) <= OWNED | {"PYTHONUNBUFFERED"}
