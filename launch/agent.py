@@ -288,7 +288,7 @@ class Agent:
 
     def _take_port(self, port):
         """Keep other launchers from a port, without listening on it; returns whether it could be had."""
-        lock = all_ports._lock(port)
+        lock = all_ports.lock_of(port)
         if lock is None:
             return False
         try:

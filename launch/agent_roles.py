@@ -225,11 +225,14 @@ def _make_folder(path):
     """Make a folder of our own; returns a descriptor whose lock tells others that it is in use."""
     while True:
         os.mkdir(path, 0o700)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:       # another agent, seeing no lock, has swept it away; or does so before ours stands
+            continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.path.isdir(path):
             return fd
-        os.close(fd)            # it was swept away before the lock stood
+        os.close(fd)
 
 
 def _sweep(parent):

@@ -6,7 +6,7 @@ from launch.facts import facts
 from launch.findings import Problem, as_json, table
 from launch.loop import Interrupted, Loop
 from launch.preflight import Preflight, Wanted
-from launch.spec import OWNED, SERVER, LaunchError, _variables, place
+from launch.spec import OWNED, SERVER, LaunchError, place, variables
 
 __all__ = ["check"]
 
@@ -44,15 +44,15 @@ def check(argv, parser, build, back_end, root):
     options.command = command or [options.remote_python or "python3"]
     job = build(options)
     remote, notes = back_end(job, options)
-    wanted = _wanted(options, job, remote._options.cwd, command, root)
+    wanted = _wanted(options, job, remote.options.cwd, command, root)
     from launch.processes import keep
-    return keep(lambda front_fd, _: _guarded(_check, front_fd, remote._hosts, remote._starter, wanted,
+    return keep(lambda front_fd, _: _guarded(_check, front_fd, remote.hosts, remote.starter, wanted,
                                           job if asked else None, notes, options.json))
 
 
 def _wanted(options, job, cwd, command, root):
     from launch.remote import passed_on
-    env = {**passed_on(os.environ), **_variables(job, SERVER)}
+    env = {**passed_on(os.environ), **variables(job, SERVER)}
     env = {name: value for name, value in env.items() if name not in OWNED}
     path = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder]
     return Wanted(facts(None, [root])["gluonzoo"], cwd, job.server_argv[0], options.remote_python,

@@ -10,7 +10,7 @@ import socket
 
 from launch.spec import LaunchError
 
-__all__ = ["Reservation", "reserve", "is_free", "ephemeral_range"]
+__all__ = ["Reservation", "reserve", "is_free", "lock_of", "candidate_ports", "ephemeral_range"]
 
 LOWEST, HIGHEST = 10000, 65535
 
@@ -62,7 +62,7 @@ def _reserved(path="/proc/sys/net/ipv4/ip_local_reserved_ports"):
     return found
 
 
-def _lock(port):
+def lock_of(port):
     """The lock of a port, or None when another launcher holds it."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -94,7 +94,7 @@ def is_free(host, port):
     return True
 
 
-def _candidates(count, avoid):
+def candidate_ports(count, avoid):
     """Ports to try, ascending from a random one."""
     low, high = ephemeral_range()
     reserved = _reserved()
@@ -117,11 +117,11 @@ def reserve(host, count, fixed=None, avoid=()):
             if not is_free(host, fixed):
                 raise LaunchError(f"port {fixed} on {host} is taken (--port); leave --port out to have a free one "
                                   "chosen")
-            lock = _lock(fixed)
+            lock = lock_of(fixed)
             if lock is None:
                 raise LaunchError(f"port {fixed} is held by another launch.py (--port)")
             found.add(fixed, lock)
-        candidates = _candidates(count, avoid)
+        candidates = candidate_ports(count, avoid)
         if count > len(candidates):
             raise LaunchError(f"needed {count} free ports on {host}, there are {len(candidates)} at most")
         for port in candidates:
@@ -129,7 +129,7 @@ def reserve(host, count, fixed=None, avoid=()):
                 break
             if port == fixed:
                 continue
-            lock = _lock(port)
+            lock = lock_of(port)
             if lock is None:
                 continue
             if is_free(host, port):

@@ -330,7 +330,7 @@ class Preflight:
 
     def _ports(self, leaders, here):
         """A port by number of the host, free on all of them."""
-        supply = iter(ports._candidates(len(here), ()))
+        supply = iter(ports.candidate_ports(len(here), ()))
         chosen = {number: next(supply) for number in here}
         for _ in range(PORT_ROUNDS):
             def fields(number, chosen=chosen):

@@ -49,7 +49,7 @@ class RemoteJob(Hosts):
 
     def __init__(self, job, hosts, starter, options):
         super().__init__(job, hosts, starter, options)
-        place(self._hosts, job)             # what cannot be is told before anything is started
+        place(self.hosts, job)             # what cannot be is told before anything is started
         self._where, self._here, self._used, self._ports = None, [], set(), None
         self._broken_since = None
 
@@ -58,9 +58,9 @@ class RemoteJob(Hosts):
     def open(self, loop, screen):
         """Take the event loop to be used."""
         self._loop, self._screen = loop, screen
-        self._starter.open(loop, lambda number, text: screen.say(
-            text if number is None else f"host {self._hosts[number].name}: {text}"))
-        loop.every(min(BEAT, self._options.host_timeout / 4), self.beat)
+        self.starter.open(loop, lambda number, text: screen.say(
+            text if number is None else f"host {self.hosts[number].name}: {text}"))
+        loop.every(min(BEAT, self.options.host_timeout / 4), self.beat)
 
     def prepare(self, restart):
         """Reach the hosts, deal out the roles, agree on ports and connect the hosts; returns the ProcessSpecs.
@@ -80,8 +80,8 @@ class RemoteJob(Hosts):
             link.broken = link.failed = ""
         here = self._here = self.reach(restart)
         self.greet(here)
-        addresses = [self._sites.addresses[number] for number in here] if self._options.insecure else None
-        self._where = place([self._hosts[number] for number in here], self.job, addresses)
+        addresses = [self._sites.addresses[number] for number in here] if self.options.insecure else None
+        self._where = place([self.hosts[number] for number in here], self.job, addresses)
         processes = self._agree(here, restart)
         self._connect(here, processes)
         return [spec._replace(place=here[spec.place]) for spec in processes]
@@ -93,7 +93,7 @@ class RemoteJob(Hosts):
         shown = ", ".join(names if len(names) <= 6 else names[:5] + [f"and {len(names) - 5} more"])
         fewer = len(self._where.workers) - self.job.num_workers
         asked = f" ({self.job.num_workers} were asked for)" if fewer else ""
-        between = "" if self._sites.one else ", not protected" if self._options.insecure else ", encrypted between hosts"
+        between = "" if self._sites.one else ", not protected" if self.options.insecure else ", encrypted between hosts"
         return f"{counts(self.job, len(self._where.workers))}{asked} on {shown}, scheduler port {self._ports[0]}{between}"
 
     def start(self, spec, output):
@@ -105,16 +105,16 @@ class RemoteJob(Hosts):
             role.lose(f"host {link.name} lost: {link.why}")
             return role
         link.send("start", index=role.index, role=spec.role, argv=list(spec.argv), env=self.environment(spec),
-                  cwd=self._options.cwd, worker=spec.role == WORKER)
+                  cwd=self.options.cwd, worker=spec.role == WORKER)
         return role
 
     def environment(self, spec):
         """What a process gets on top of its host's environment."""
-        return {**self._options.environ, **spec.env}
+        return {**self.options.environ, **spec.env}
 
     def lost_its_port(self):
         """Whether another program has the scheduler's port now that the scheduler has ended."""
-        if self._options.port is not None:
+        if self.options.port is not None:
             return False
         link = self._links[self._here[self._where.scheduler]]
         link.ask("ports", "ports", ports=[self._ports[0]], own=[])
@@ -183,7 +183,7 @@ class RemoteJob(Hosts):
             return
         for link in self._links.values():
             link.left = True
-            if not (self._options.stay and self._loop.interrupted):
+            if not (self.options.stay and self._loop.interrupted):
                 link.send("bye")
             else:
                 link.close("stopped")
@@ -192,7 +192,7 @@ class RemoteJob(Hosts):
             self._loop.pump(0.1)
         for link in self._links.values():
             link.close("over")
-        self._starter.close()
+        self.starter.close()
 
     def close(self):
         """Nothing is held on this machine."""
@@ -202,12 +202,12 @@ class RemoteJob(Hosts):
     def _agree(self, here, restart):
         """Find ports that are free on every host; returns the plan with them."""
         count = 1 + self.job.num_servers + len(self._where.workers)
-        fixed = self._options.port
-        supply = iter(port for port in ports._candidates(count, self._used) if port != fixed)
+        fixed = self.options.port
+        supply = iter(port for port in ports.candidate_ports(count, self._used) if port != fixed)
         leaders, taken = self._sites.leaders(here), set()
         self._ports = ([fixed] if fixed else []) + [next(supply) for _ in range(count - bool(fixed))]
         for _ in range(ROUNDS):
-            processes = plan(self.job, ordered(self._ports, self.job.num_servers), self._options.restarts + restart,
+            processes = plan(self.job, ordered(self._ports, self.job.num_servers), self.options.restarts + restart,
                              self._where)
             for number in leaders:
                 self._links[number].ask("ports", "ports", ports=self._ports, own=[
@@ -215,7 +215,7 @@ class RemoteJob(Hosts):
             answers = self.all(leaders, "ports", "say which ports are free")
             taken = {port for answer in answers.values() for port in answer["taken"]}
             if fixed in taken:
-                name = next(self._hosts[n].name for n, answer in answers.items() if fixed in answer["taken"])
+                name = next(self.hosts[n].name for n, answer in answers.items() if fixed in answer["taken"])
                 raise LaunchError(f"port {fixed} on host {name} is taken (--port); leave --port out to have a free one "
                                   "chosen")
             if not taken:
@@ -228,7 +228,7 @@ class RemoteJob(Hosts):
 
     def _connect(self, here, processes):
         """Have every host listen in the place of the roles of other hosts that its own roles talk to."""
-        if self._options.insecure or self._sites.one:
+        if self.options.insecure or self._sites.one:
             return
         leaders = self._sites.leaders(here)
         for number in here:
@@ -250,24 +250,24 @@ class RemoteJob(Hosts):
 
         Values taken over from the caller's environment are not shown: they may be secrets.
         """
-        known = [address or host.name for address, host in zip(self._sites.addresses, self._hosts)]
-        where = place(self._hosts, self.job, known if self._options.insecure else None)
+        known = [address or host.name for address, host in zip(self._sites.addresses, self.hosts)]
+        where = place(self.hosts, self.job, known if self.options.insecure else None)
         count = 1 + self.job.num_servers + len(where.workers)
-        first = self._options.port or ports.LOWEST
+        first = self.options.port or ports.LOWEST
         processes = plan(self.job, ordered(range(first, first + count), self.job.num_servers), 0, where)
         lines = [f"# {counts(self.job, len(where.workers))} on {len(where.hosts)} hosts; nothing was started. Ports are "
                  "chosen when all hosts have been asked for free ones:", "# those shown stand for them. Every host gets an "
                  "agent, and each agent starts its roles as the launcher tells it."]
-        known, asked = sorted(self._options.environ), {*self.job.env, *self.job.env_worker, *self.job.env_server}
-        for number, host in enumerate(self._hosts):
-            lines += [f"# ---- host {host.name}", *self._starter.script(number)]
+        known, asked = sorted(self.options.environ), {*self.job.env, *self.job.env_worker, *self.job.env_server}
+        for number, host in enumerate(self.hosts):
+            lines += [f"# ---- host {host.name}", *self.starter.script(number)]
             if known:
                 lines.append(f"# its roles get, as they are here: {' '.join(known)}")
             for spec in processes:
                 if spec.place == number:
-                    words = [f'{name}="${name}"' if name in asked and self._options.hidden.get(name) == value
+                    words = [f'{name}="${name}"' if name in asked and self.options.hidden.get(name) == value
                              else f"{name}={shlex.quote(value)}" for name, value in sorted(spec.env.items())]
-                    lines += [f"# {spec.name}" + (f", in {self._options.cwd}" if self._options.cwd else ""),
+                    lines += [f"# {spec.name}" + (f", in {self.options.cwd}" if self.options.cwd else ""),
                               " ".join(["env", *words, *map(shlex.quote, spec.argv)])]
         return "\n".join(lines)
 

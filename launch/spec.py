@@ -9,7 +9,7 @@ import re
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 __all__ = ["LaunchError", "JobSpec", "Host", "Placement", "Ports", "ProcessSpec", "check", "check_name", "place", "plan",
-           "OWNED", "ROLES", "is_stale"]
+           "variables", "OWNED", "ROLES", "is_stale"]
 
 SCHEDULER, SERVER, WORKER = ROLES = "scheduler", "server", "worker"
 
@@ -222,7 +222,7 @@ def plan(job, ports, restart=0, where=None):
     nodes += [(WORKER, i, where.workers[i], port) for i, port in enumerate(ports.workers)]
     processes = []
     for role, index, host, port in nodes:
-        env = _variables(job, role)
+        env = variables(job, role)
         env.update(_cluster(job, where, role, index, host))
         env.update({"DMLC_PS_ROOT_PORT": str(ports.scheduler), "GLUONZOO_RESTART": str(restart)})
         if port is not None:
@@ -234,7 +234,7 @@ def plan(job, ports, restart=0, where=None):
     return processes
 
 
-def _variables(job, role):
+def variables(job, role):
     """What the user and Python's paths put into a role's environment."""
     env = dict(job.env)
     env.update(job.env_worker if role == WORKER else job.env_server)

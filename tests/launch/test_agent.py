@@ -1,4 +1,5 @@
 """A real agent and a small launcher: whatever happens to either, nothing is left on the agent's host."""
+import fcntl
 import hashlib
 import os
 import select
@@ -10,7 +11,7 @@ import sys
 import time
 import uuid
 
-from launch import bundle, facts, ports
+from launch import agent_roles, bundle, facts, ports
 from launch.channel import Channel
 from launch.protocol import TO_LAUNCHER, checked
 from launch.secure import JobKey
@@ -513,6 +514,20 @@ def test_an_agent_that_was_stopped_reads_what_came_meanwhile(agents):
     os.kill(pid, signal.SIGCONT)
     host.start(0, "print('fine')")
     host.expect("exit", index=0, code=0)
+
+
+@pytest.mark.parametrize("moment", ["open", "flock"])
+def test_a_folder_that_another_agent_sweeps_away_is_made_again(tmp_path, monkeypatch, moment):
+    path, real = str(tmp_path / "gluonzoo-agent-x"), {"open": os.open, "flock": fcntl.flock}
+    swept = []
+
+    def late(*arguments):
+        if not swept:
+            swept.append(os.rmdir(path))
+        return real[moment](*arguments)
+    monkeypatch.setattr(os if moment == "open" else fcntl, moment, late)
+    os.close(agent_roles._make_folder(path))
+    assert swept and os.path.isdir(path)
 
 
 def test_an_agent_that_stays_stopped_is_ended_with_its_roles(agents):

@@ -50,7 +50,7 @@ def test_taken_ports_are_passed_over(monkeypatch):
     with ports.reserve(HOST, 3) as some:
         free = list(some.ports)
     with listener(free[1]):
-        monkeypatch.setattr(ports, "_candidates", lambda count, avoid: free)
+        monkeypatch.setattr(ports, "candidate_ports", lambda count, avoid: free)
         with ports.reserve(HOST, 2) as found:
             assert found.ports == [free[0], free[2]]
         with pytest.raises(LaunchError, match="needed 3 free ports on 127.0.0.1, found 2"):
@@ -73,8 +73,8 @@ def test_the_asked_port_comes_first():
 def test_ports_to_avoid():
     with ports.reserve(HOST, 1) as one:
         port = one.ports[0]
-    assert port not in ports._candidates(1, {port})
-    assert port in ports._candidates(1, set())
+    assert port not in ports.candidate_ports(1, {port})
+    assert port in ports.candidate_ports(1, set())
 
 
 def test_a_restart_gets_another_scheduler_port(monkeypatch):
