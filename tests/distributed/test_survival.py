@@ -22,8 +22,8 @@ def close(one, other, tolerance=1e-4):
         np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance * np.abs(value).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("moment", ["prepare", "arrays", "rename"] + [
-    pytest.param(slow, marks=pytest.mark.slow) for slow in ("import", "verify", "removal")])
+@pytest.mark.parametrize("moment", ["prepare", "rename"] + [
+    pytest.param(slow, marks=pytest.mark.slow) for slow in ("import", "arrays", "verify", "removal")])
 def test_killed_during_start_or_save(survive, tmp_path, moment):
     """In the first attempt rank 0 dies while it starts, or while it writes its second checkpoint; the launcher restarts."""
     settings = {**NET, "keep": 1}
@@ -91,7 +91,7 @@ def test_three_workers_killed_once_use_the_same_samples_in_the_same_updates(surv
     close(straight.weights, broken.weights)
 
 
-@pytest.mark.parametrize("there", [2, 4])
+@pytest.mark.parametrize("there", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_job_goes_on_with_another_number_of_workers(survive, tmp_path, there):
     """3 workers were asked for and stop after update 6; the launcher finds places for 2 (or 4) and says so."""
     settings = {"epochs": 2, "batch_size": 30, "momentum": 0.9, **NOTHING}
@@ -133,7 +133,8 @@ def test_nan_on_one_worker_ends_the_job_and_keeps_the_last_good_checkpoint(survi
 
 
 @pytest.mark.parametrize("workers, kind, model", [
-    (2, "dist_sync", "plain_test_net"), (2, "dist_sync", "small_test_net"), (1, "device", "small_test_net"),
+    pytest.param(2, "dist_sync", "plain_test_net", marks=pytest.mark.slow), (2, "dist_sync", "small_test_net"),
+    pytest.param(1, "device", "small_test_net", marks=pytest.mark.slow),
     (2, "dist_async", "plain_test_net")])
 def test_nan_on_one_worker_is_left_out_on_all(survive, workers, kind, model):
     settings = {"model": model, "epochs": 1, "on_nan": "skip", "kvstore": kind, "checkpoint_every": 6, **NOTHING}
