@@ -11,7 +11,7 @@ Four ways, all with the same result but for rounding (and what compression does 
 import mxnet as mx
 import numpy as np
 
-from ..distributed import shared
+from ..distributed import cluster, shared
 
 __all__ = ["BUCKET_ELEMENTS", "EXTRAS", "Bucket", "make_buckets", "ServerSum", "SharedSum", "OwnSum", "choose"]
 
@@ -197,8 +197,11 @@ class OwnSum:
 
 
 def choose(store, buckets, contexts, private=False):
-    """The way gradients go: `SharedSum` where all workers share a host, else `ServerSum`. Every worker must call it."""
-    if store.is_distributed and store.num_workers == 1 and len(contexts) == 1:
+    """The way gradients go: nowhere for a single worker, `SharedSum` where all share a host, else `ServerSum`.
+
+    Every worker must call it. GLUONZOO_SHARED_MEMORY=0 leaves `ServerSum`.
+    """
+    if store.is_distributed and store.num_workers == 1 and len(contexts) == 1 and cluster.shared_memory():
         return OwnSum(buckets)
     if store.is_distributed and store.num_workers > 1:
         float32 = all(np.dtype(bucket.dtype) == np.float32 for bucket in buckets)

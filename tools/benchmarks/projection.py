@@ -1,6 +1,6 @@
 """project: what a cluster would do, by a model of cost with few constants, all measured; and how far the model is off.
 
-One update of W workers and S servers, each on a host of its own, moves B bytes of gradients from every worker and B back:
+One update of W workers (two or more) and S servers, each on a host of its own, moves B bytes of gradients from every worker and B back:
 
     compute = step_ms + image_ms x batch                   one worker alone: forward, backward, update
     handling = worker_ns x B + codec_ns x (whole B)        the worker's processor: sending, receiving; packing for 2bit
@@ -38,6 +38,9 @@ LAG = 0.3
 
 #: Share of the work on an image that is left to do when the first gradients are there.
 OVERLAP = 2 / 3
+
+#: A single worker, and workers of one host, would do without the servers that the model is about.
+_THROUGH_SERVERS = {"OMP_NUM_THREADS": "1", "GLUONZOO_SHARED_MEMORY": "0"}
 
 
 def add_options(parser):
@@ -97,7 +100,7 @@ def _must(outcome):
 
 def calibrate(arguments):
     """Measure the model's constants here: processor time, which other programs on the machine hardly change."""
-    one, batch = {"OMP_NUM_THREADS": "1"}, arguments.batch_size
+    one, batch = _THROUGH_SERVERS, arguments.batch_size
     small = max(1, batch // 4)
     alone = [statistics.median(_must(run(_training(arguments, size), one))["cpu"] * size for _ in range(arguments.repeats))
              for size in (small, batch)]
@@ -138,7 +141,7 @@ def check(arguments, constants):
             for compression in ("none", "2bit"):
                 with Hosts(workers, rate) as hosts:
                     found = run(hosts.job(1, *_training(arguments, arguments.batch_size, steps=3, kvstore="dist_sync",
-                                                        trainer={"compression": compression})), {"OMP_NUM_THREADS": "1"})
+                                                        trainer={"compression": compression})), _THROUGH_SERVERS)
                 if isinstance(found, str):
                     print(f"| {workers} | {rate} | {compression} | did not run: {found[-100:]} | | |")
                     continue
@@ -175,7 +178,7 @@ def project(arguments):
           "|---|---|---|---|---|---|---|")
     workers = 1
     while True:
-        step = step_ms(constants, workers, servers, link, batch)
+        step = step_ms(constants, workers, servers, link, batch) if workers > 1 else alone
         squeezed = step_ms(constants, workers, servers, link, batch, "2bit")
         enough = next((count for count in range(1, 4 * workers + 1)
                        if step_ms(constants, workers, count, link, batch) * 0.9 <= alone), None)
