@@ -1,6 +1,7 @@
 """project: what a cluster would do, by a model of cost with few constants, all measured; and how far the model is off.
 
-One update of W workers (two or more) and S servers, each on a host of its own, moves B bytes of gradients from every worker and B back:
+One update of W workers, two or more, and S servers, each on a host of its own, moves B bytes of gradients from every worker and B
+back:
 
     compute = step_ms + image_ms x batch                   one worker alone: forward, backward, update
     handling = worker_ns x B + codec_ns x (whole B)        the worker's processor: sending, receiving; packing for 2bit
@@ -179,7 +180,7 @@ def project(arguments):
     workers = 1
     while True:
         step = step_ms(constants, workers, servers, link, batch) if workers > 1 else alone
-        squeezed = step_ms(constants, workers, servers, link, batch, "2bit")
+        squeezed = step_ms(constants, workers, servers, link, batch, "2bit") if workers > 1 else alone
         enough = next((count for count in range(1, 4 * workers + 1)
                        if step_ms(constants, workers, count, link, batch) * 0.9 <= alone), None)
         speed = workers * batch / step * 1000
