@@ -38,7 +38,7 @@ test: $(VENV)/.installed-test
 slow: $(VENV)/.installed-test
 	@$(PY) -m pytest -m slow
 
-# torch, torchvision and timm beside MXNet; a Python of its own, so that nothing else meets torch. On the processor: CPU wheels.
+# torch, torchvision and timm beside MXNet; a Python of its own, so that nothing else meets torch.
 $(VENV)-torch/.installed: setup.py constraints.txt
 	@$${PYTHON:-python3.11} -m venv $(VENV)-torch
 	@$(VENV)-torch/bin/python -m pip install --quiet --no-warn-conflicts -c constraints.txt -e '.[test,torch]' pyyaml huggingface_hub

@@ -2,7 +2,9 @@
 
 Needs torch, torchvision and timm beside MXNet in one environment (Python 3.11 with NumPy 1.23 has them all).
 """
+import importlib.util
 import re
+import sys
 
 import pytest
 
@@ -28,19 +30,31 @@ SLOW = [(style, name) for style in ("torchvision", "timm") for name in sorted(co
         if (style, name) not in QUICK and name not in LEFT_OUT and not (style == "timm" and name in SAME)]
 
 
+def import_torchvision():
+    """torchvision, and what must be kept while it is used.
+
+    Its wheel beside a torch for processors only cannot load its own operators, and its import fails for want of two of them; they
+    are declared then. Where it can, they must not be: two declarations end the process.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    try:
+        return importlib.import_module("torchvision"), None
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for text in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+                     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):
+            library.define(text)
+        return importlib.import_module("torchvision"), library
+
+
 @pytest.fixture(scope="module")
 def build():
     """build(style, text) -> a network of theirs, in evaluation mode."""
     torch.set_num_threads(1)
-    # torchvision's wheel for CPUs lacks two operators, which its import looks for.
-    library = torch.library.Library("torchvision", "DEF")
-    for text in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                 "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):
-        try:
-            library.define(text)
-        except RuntimeError:
-            pass  # This torchvision has it.
-    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+    torchvision, _library = import_torchvision()
     timm = pytest.importorskip("timm", reason="timm is not installed")
 
     def made(style, text, **options):
@@ -59,7 +73,6 @@ def build():
         return getattr(torchvision.models, name)(weights=None, **options).eval()
 
     yield made
-    del library
 
 
 class AkamasterUnit(torch.nn.Module):
