@@ -7,14 +7,15 @@ back:
     handling = worker_ns x B + codec_ns x (whole B)        the worker's processor: sending, receiving; packing for 2bit
     wire = B x max(1, W / S) / link                        the busier of a worker's and a server's link, each way
     adding = server_ns x B x W / S                         a server's processor: receiving, adding, sending
-    lag = 0.3 x wire, with two workers or more             a sum waits for its slowest part
+    lag = min(0.3, 0.1 x (W - 1)) x wire                   a sum waits for its slowest part
     sending = max(wire, adding) + lag + the largest key's way back + message_ms x keys / S
     step = compute + handling + max(0, sending - overlap x image_ms x batch)
 
 The lag is the one constant that was fitted: TCP shares a server's link unevenly, so that sums are complete later than bytes
-are there (two workers, 100 Mbit/s: 12.0 s where 9.7 s would do; all other checks are not part of the fit).
+are there (100 Mbit/s, without compression: next to nothing with two workers in one run and a fifth in another, 0.3 with four).
 Gradients are sent while the backward pass runs, two thirds of the work on an image. With ``processors`` P, all roles on one
-machine with P processors, a step takes no less than all their processor time over P.
+machine with P processors, computing and handling take as many times as long as all roles' processor time, the secure channel's
+among it, is more than P workers' own.
 """
 import json
 import math
@@ -34,8 +35,11 @@ DEFAULTS = {"model": "resnet50_v1b", "size": 224, "batch_size": 32, "workers": "
 #: Share of a link that is left for the bytes of arrays: Ethernet, IP and TCP headers.
 GOODPUT = 0.94
 
-#: Share of the time on the wire for which sums are late, where more than one worker sends.
-LAG = 0.3
+#: Share of the time on the wire for which sums are late: for each worker beside the first, and at most.
+LAG, MOST_LAG = 0.1, 0.3
+
+#: Processor nanoseconds a byte of both ends of the secure channel (`channel` measures it: 1.2 s a GB sending, as much receiving).
+CHANNEL_NS = 2.4
 
 #: Share of the work on an image that is left to do when the first gradients are there.
 OVERLAP = 2 / 3
@@ -80,11 +84,12 @@ def step_ms(constants, workers, servers, link, batch, compression="none", proces
     adding = constants["server_ns"] * moved * workers / servers / 1e6
     messages = constants["message_ms"] * constants["keys"] / servers
     wire = moved * busier * per_byte
-    sending = max(wire, adding) + (LAG * wire if workers > 1 else 0) + largest * busier * per_byte + messages
-    step = compute + handling + max(0.0, sending - OVERLAP * constants["image_ms"] * batch)
+    sending = max(wire, adding) + min(MOST_LAG, LAG * (workers - 1)) * wire + largest * busier * per_byte + messages
+    own, slower = compute + handling, 1.0
     if processors:
-        step = max(step, (workers * (compute + handling) + servers * adding) / processors)
-    return step
+        everything = workers * own + servers * adding + 2 * workers * CHANNEL_NS * moved / 1e6
+        slower = max(1.0, everything / processors / own)
+    return slower * own + max(0.0, sending - slower * OVERLAP * constants["image_ms"] * batch)
 
 
 def _training(arguments, batch, **more):
