@@ -20,17 +20,19 @@ REQUIRED = [
 ]
 VISUAL = ["matplotlib>=3.5", "tensorboardX>=2.5", "pillow>=9"]
 DEMO = ["scikit-learn>=1.0", *VISUAL]
+# Both have wheels for every Python from 3.8 to 3.13.
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.15"]
 EXTRAS = {
     "demo": DEMO,
     "visual": VISUAL,
-    "export": ["onnx>=1.13.1,<=1.18.0", "onnxruntime>=1.15"],
+    "export": EXPORT,
     "vision": ["gluoncv==0.10.5.post0", "opencv-python-headless>=4.5", "pillow>=9"],
     "interop": ["safetensors>=0.4"],
     "caffe": ["protobuf>=3.20"],
     "torch": ["torch>=2", "safetensors>=0.4"],
     # OpenCV reads Caffe's networks too, up to version 4: what it computes is compared with ours.
     "test": ["pytest>=7", "pytest-xdist>=3", "kubernetes-validate>=1.29", "safetensors>=0.4", "protobuf>=3.20",
-             "opencv-python-headless>=4.5,<5", *DEMO],
+             "opencv-python-headless>=4.5,<5", *EXPORT, *DEMO],
 }
 
 setup(
@@ -42,6 +44,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.8,<3.14",
     packages=find_packages(include=["gluonzoo", "gluonzoo.*"]),
+    package_data={"gluonzoo.export": ["bundle_files/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

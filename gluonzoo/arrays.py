@@ -11,6 +11,7 @@ the elements.
 Source: MXNet 1.9.1, ``src/ndarray/ndarray.cc`` (NDArray::Save, Load, LegacyLoad) and ``include/mxnet/tuple.h``.
 Differences: an array without data, sparse arrays, and bytes after the names (which MXNet ignores) are refused.
 """
+import hashlib
 import os
 import struct
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from .errors import UserError
 
-__all__ = ["FormatError", "save", "load"]
+__all__ = ["FormatError", "save", "load", "digest"]
 
 _LIST_MAGIC = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # 64-bit sizes; storage type added; NumPy shape semantics
@@ -95,6 +96,19 @@ def load(path):
         if reader.left:
             raise FormatError(path, reader.offset, "the end of the file", f"{reader.left} more bytes")
     return dict(zip(names, values))
+
+
+def digest(arrays):
+    """The SHA-256, in hexadecimal, of named arrays: of names, types, shapes and elements, in the order of the names.
+
+    The same in whatever file, and in whatever order, the arrays are kept.
+    """
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name], dtype=arrays[name].dtype.newbyteorder("<"))
+        found.update(f"{name}\0{value.dtype.str}\0{arrays[name].shape}\0".encode())
+        found.update(memoryview(value.reshape(-1).view(np.uint8)))
+    return found.hexdigest()
 
 
 class _Reader:

@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Take a network out of its training: python tools/export.py --checkpoint runs/lenet5-mnist --output export/lenet5
+"""Take a network out of its training: python tools/export.py --checkpoint runs/lenet5-mnist --output export/lenet5 --to onnx
 
-Writes PREFIX-symbol.json, PREFIX-0000.params and PREFIX.json, which tools/predict.py, MXNet's SymbolBlock, Module and
-C++ interface read. The files are read back and compared with the live network before they are kept.
+symbol: PREFIX-symbol.json, PREFIX-0000.params and PREFIX.json, which tools/predict.py, MXNet's SymbolBlock, Module and C++
+interface read. onnx: PREFIX.onnx, for onnxruntime and others. --bundle DIR: a folder with the ONNX model, labels and a
+predict.py that needs no MXNet. Each is read back and compared with the live network before it is kept.
 """
 import argparse
+import json
 
 from gluonzoo.errors import UserError, run
 
@@ -14,14 +16,19 @@ def parse_arguments():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", metavar="PATH", help="a checkpoint, or a run's folder (its newest sound one)")
     source.add_argument("--model", metavar="NAME", help="a registered network, with --weights or fresh random ones")
-    parser.add_argument("--output", required=True, metavar="PREFIX", help="where to write: FOLDER/NAME")
-    parser.add_argument("--to", choices=("symbol",), default="symbol", help="the format (default: symbol)")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", metavar="PREFIX", help="where to write: FOLDER/NAME")
+    target.add_argument("--bundle", metavar="DIR", help="write a folder that classifies images without MXNet")
+    parser.add_argument("--to", choices=("symbol", "onnx"), default="symbol", help="the format (default: symbol)")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
+    group = parser.add_argument_group("with --to onnx or --bundle")
+    group.add_argument("--opset", type=int, metavar="N", help="ONNX's operator set (default: the lowest that will do)")
+    group.add_argument("--with-preprocess", action="store_true", help="uint8 images in, probabilities out (a bundle has it)")
     group = parser.add_argument_group("with --model")
-    group.add_argument("--weights", metavar="FILE", help="parameters (.params) for it")
+    group.add_argument("--weights", metavar="FILE", help="parameters for it: .params, .safetensors, .onnx, .pth ...")
     group.add_argument("--classes", type=int, metavar="N", help="number of classes, if not the network's own")
     group.add_argument("--in-channels", type=int, metavar="N", help="channels of the input, if not the network's own")
-    group.add_argument("--labels", metavar="FILE", help="names of the classes, a line each")
+    group.add_argument("--labels", metavar="FILE", help="names of the classes: a line each, or a JSON list")
     group.add_argument("--mean", type=numbers, metavar="M[,M,M]", help="of pixels in [0, 1], as in its training")
     group.add_argument("--std", type=numbers, metavar="S[,S,S]", help="the same, standard deviation")
     return parser, parser.parse_args()
@@ -33,6 +40,19 @@ def numbers(text):
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number or numbers with commas") from None
+
+
+def check(parser, arguments):
+    """Complain about options that do not go together."""
+    def given(*names):
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, False)]
+
+    wrong = given("weights", "classes", "in_channels", "labels", "mean", "std")
+    if arguments.checkpoint and wrong:
+        parser.error(f"{wrong[0]} goes with --model; a checkpoint brings its own")
+    wrong = given("opset", "with_preprocess")
+    if wrong and arguments.to != "onnx" and not arguments.bundle:
+        parser.error(f"{wrong[0]} goes with --to onnx")
 
 
 def from_checkpoint(path):
@@ -60,31 +80,52 @@ def from_registry(arguments):
         print(f"no --weights: {arguments.model} is exported with random weights")
     metadata = {"mean": arguments.mean, "std": arguments.std}
     if arguments.labels:
-        try:
-            with open(arguments.labels, encoding="utf-8") as file:
-                metadata["classes"] = file.read().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--labels {arguments.labels}: {getattr(error, 'strerror', None) or error}") from None
+        metadata["classes"] = read_labels(arguments.labels)
     return net, None, metadata
+
+
+def read_labels(path):
+    """Names of classes from a file: a JSON list where it begins with a bracket, else a name a line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if not text.lstrip().startswith("["):
+            return text.splitlines()
+        labels = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"--labels {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not all(isinstance(label, str) for label in labels):
+        raise UserError(f"--labels {path}: expected a JSON list of names, found {labels[:3]!r}")
+    return labels
+
+
+def export(net, shape, metadata, arguments):
+    """Write what was asked for; returns (paths, Difference)."""
+    from gluonzoo import export as ways
+
+    common = {"metadata": metadata, "force": arguments.force}
+    if arguments.bundle:
+        made = ways.bundle(net, arguments.bundle, shape, opset=arguments.opset, **common)
+        return [made.folder], made.model.difference
+    if arguments.to == "onnx":
+        path = arguments.output if arguments.output.lower().endswith(".onnx") else arguments.output + ".onnx"
+        made = ways.to_onnx(net, path, shape, opset=arguments.opset, with_preprocess=arguments.with_preprocess, **common)
+        return [made.path], made.difference
+    made = ways.to_symbol(net, arguments.output, shape, **common)
+    return [made.symbol, made.parameters, made.metadata], made.difference
 
 
 def main():
     parser, arguments = parse_arguments()
-    given = [name for name in ("weights", "classes", "in_channels", "labels", "mean", "std")
-             if getattr(arguments, name) is not None]
-    if arguments.checkpoint and given:
-        parser.error(f"--{given[0].replace('_', '-')} goes with --model; a checkpoint brings its own")
-    from gluonzoo.export import to_symbol
-
+    check(parser, arguments)
     net, shape, metadata = from_checkpoint(arguments.checkpoint) if arguments.checkpoint else from_registry(arguments)
     try:
-        exported = to_symbol(net, arguments.output, shape, metadata=metadata, force=arguments.force)
+        paths, difference = export(net, shape, metadata, arguments)
     except OSError as error:
-        raise UserError(f"cannot write {arguments.output}: {error.strerror or error}") from error
-    for path in (exported.symbol, exported.parameters, exported.metadata):
+        raise UserError(f"cannot write {arguments.bundle or arguments.output}: {error.strerror or error}") from error
+    for path in paths:
         print(f"wrote {path}")
-    print(f"largest difference between exported and live outputs: {exported.difference.absolute:.3g} "
-          f"(relative {exported.difference.relative:.3g})")
+    print(f"largest difference between exported and live outputs: {difference.absolute:.3g} (relative {difference.relative:.3g})")
     return 0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .metadata import ExportError
 
-__all__ = ["Difference", "compare", "flatten"]
+__all__ = ["Difference", "compare", "flatten", "relative"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def compare(live, exported, input_shape, batches=(1, 3), seed=0, ctx=None):
     Raises: ExportError when the two give different numbers or shapes of outputs, or one gives NaN.
     """
     rng = np.random.RandomState(seed)
-    absolute = relative = 0.0
+    absolute = largest = 0.0
     for batch in batches:
         data = rng.standard_normal((batch,) + tuple(input_shape)).astype(np.float32)
         with mx.autograd.pause(train_mode=False):
@@ -64,14 +64,23 @@ def compare(live, exported, input_shape, batches=(1, 3), seed=0, ctx=None):
             raise ExportError(f"for an input of shape {data.shape} the live network gives outputs of shapes "
                               f"{[array.shape for array in ours]}, the exported {[array.shape for array in theirs]}")
         for (name, _), a, b in zip(pairs[0], ours, theirs):
-            a, b = a.astype(np.float64), b.astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                distance = np.where(a == b, 0.0, np.abs(a - b))  # Equal infinities are equal.
-            if np.isnan(distance).any():
+            if np.isnan(a).any() or np.isnan(b).any():
                 raise ExportError(f"output {name!r} is NaN for random inputs of shape {data.shape}: nothing to "
                                   "compare; are the parameters trained?")
-            largest = float(distance.max()) if distance.size else 0.0
-            scale = float(np.abs(a).max()) if a.size else 0.0
-            absolute = max(absolute, largest)
-            relative = max(relative, largest / scale if scale > 0 else (float("inf") if largest else 0.0))
-    return Difference(absolute, relative)
+            absolute, largest = max(absolute, _distance(a, b)), max(largest, relative(a, b))
+    return Difference(absolute, largest)
+
+
+def _distance(a, b):
+    """The largest distance of any two elements; equal infinities are equal."""
+    with np.errstate(invalid="ignore"):
+        distance = np.where(a == b, 0.0, np.abs(np.asarray(a, np.float64) - b))
+    return float(distance.max()) if distance.size else 0.0
+
+
+def relative(a, b):
+    """The largest distance of any two elements of two arrays, over the largest finite value of `a`; NaN where one is NaN."""
+    largest = _distance(a, b)
+    finite = np.abs(a[np.isfinite(a)])
+    scale = float(finite.max()) if finite.size else 0.0
+    return largest / scale if scale > 0 else (largest if largest != largest else float("inf") if largest else 0.0)

@@ -270,8 +270,21 @@ def _verify(net, path, ctx):
         difference = compare(net, block, metadata.input_shape, ctx=ctx)
     if not difference.relative <= TOLERANCE:
         raise ExportError(f"the exported network differs from the live one by {difference.absolute:.3g} "
-                          f"(relative {difference.relative:.3g}; at most {TOLERANCE:g} passes); nothing was kept")
+                          f"(relative {difference.relative:.3g}; at most {TOLERANCE:g} passes); "
+                          f"{_first_difference(net, path, metadata, ctx)}; nothing was kept")
     return difference
+
+
+def _first_difference(net, path, metadata, ctx):
+    """Words for the first layer at which an export and the network's own graph differ."""
+    from .first_difference import describe
+    from .graph import Graph  # It reads networks with what is here.
+
+    symbol, parameters = (os.path.join(os.path.dirname(path), metadata.files[role][0]) for role in ("symbol", "parameters"))
+    exported = Graph.from_symbol(_read_graph(symbol), arrays.load(parameters))
+    data = np.random.RandomState(0).standard_normal((1,) + metadata.input_shape).astype(np.float32)
+    return describe(Graph.from_net(net), *(
+        lambda entries, graph=graph: graph.with_outputs(entries).run(data, ctx) for graph in (Graph.from_net(net), exported)))
 
 
 @contextlib.contextmanager

@@ -41,6 +41,11 @@ def _is_safetensors(head, size):
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size
 
 
+def _is_onnx(head, size):
+    # A protobuf message without magic too: the version of the format, then the producer's name or another of its fields.
+    return head[:1] == b"\x08" and 1 <= head[1] <= 32 and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a")
+
+
 def _is_caffe(head, size):
     # A protobuf message has no magic: it begins with a network's name, an old layer or a layer.
     return head[:1] in (b"\x0a", b"\x12") or head[:2] == b"\xa2\x06"
@@ -51,6 +56,7 @@ FORMATS = (
     Format("params", _is_params, "params_files"),
     Format("torch", _is_torch, "torch_files"),
     Format("safetensors", _is_safetensors, "safetensors_files"),
+    Format("onnx", _is_onnx, "onnx"),
     Format("caffe", _is_caffe, "caffe_format"),
 )
 

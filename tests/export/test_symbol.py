@@ -432,3 +432,19 @@ def test_metadata_without_files_is_refused(tmp_path):
     Metadata(input_shape=(1,)).write(str(tmp_path / "net.json"))
     with pytest.raises(ExportError, match="expected symbol and parameters"):
         load_symbol(str(tmp_path / "net"))
+
+
+def test_a_mismatch_names_the_first_layer_that_differs(tmp_path, monkeypatch):
+    """The parameter file is written with one number changed, somewhere in the middle."""
+    from gluonzoo import arrays
+    net, save = gluonzoo.get_model("cifar_resnet20_v1_a"), arrays.save
+    net.initialize()
+
+    def changed(path, values):
+        values["arg:features.stage2.1.conv2.norm.beta"] = values["arg:features.stage2.1.conv2.norm.beta"] + np.float32(0.5)
+        save(path, values)
+
+    monkeypatch.setattr("gluonzoo.export.symbol.arrays.save", changed)
+    with pytest.raises(ExportError, match=r"the first layer that differs is BatchNorm 'features\.stage2\.1\.conv2\."):
+        to_symbol(net, str(tmp_path / "net"))
+    assert not list(tmp_path.iterdir())
