@@ -143,7 +143,10 @@ def _checked(field, value):
 
 
 def add_arguments(parser):
-    """Add a flag for every field of `TrainConfig`. A flag not given leaves no trace, so that `build` can layer sources."""
+    """Add a flag for every field of `TrainConfig`; one for true or false may stand alone for true.
+
+    A flag not given leaves no trace, so that `build` can layer sources.
+    """
     for field in dataclasses.fields(TrainConfig):
         rules, flag = field.metadata, "--" + field.name.replace("_", "-")
         default = field.default
@@ -151,7 +154,7 @@ def add_arguments(parser):
         note = "" if default is None or default == "" else f" (default: {str(shown).lower() if rules['kind'] is bool else shown})"
         if rules["kind"] is bool:
             parser.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, metavar="true|false",
-                                type=_boolean, help=rules["help"] + note)
+                                type=_boolean, nargs="?", const=True, help=rules["help"] + note)
         else:
             # Text here, checked in `TrainConfig`: one place for the rules, whatever the source of a value.
             metavar = rules["metavar"] or (None if rules["choices"] else field.name.rpartition("_")[2].upper())
