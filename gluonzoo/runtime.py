@@ -14,10 +14,12 @@ Nothing else of the user's NumPy, environment or process is changed.
 """
 import contextlib
 import ctypes
+import importlib
 import importlib.util
 import math
 import os
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -227,6 +229,17 @@ class _LazyOpenCV:
         return getattr(cv2, name)
 
 
+class _LazyExporter(types.ModuleType):
+    """Stands in for mxnet.onnx until it is used. It enters its operators while it is imported, and only where onnx can be."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        for known in [known for known in sys.modules if (known + ".").startswith("mxnet.onnx.")]:
+            del sys.modules[known]
+        return getattr(importlib.import_module("mxnet.onnx"), name)
+
+
 def _attribute_text(value):
     """How an operator's attribute is written for MXNet's C++ side: NumPy scalars inside tuples as plain numbers.
 
@@ -329,6 +342,12 @@ def prepare():
     for module in (mxnet.recordio, mxnet.image.image):
         if module.cv2 is None and importlib.util.find_spec("cv2") is not None:
             module.cv2 = _LazyOpenCV()
+    if not already and importlib.util.find_spec("onnx") is not None:
+        lazy = _LazyExporter("mxnet.onnx", mxnet.onnx.__doc__)
+        lazy.__path__, lazy.__spec__ = mxnet.onnx.__path__, mxnet.onnx.__spec__
+        for known in [known for known in sys.modules if known.startswith("mxnet.onnx.")]:
+            del sys.modules[known]
+        sys.modules["mxnet.onnx"] = mxnet.onnx = lazy
     if already and threads is not None:
         set_threads(threads)
     if int(np.__version__.split(".")[0]) >= 2:

@@ -45,6 +45,13 @@ def test_optional_packages_import_normally_afterwards(root):
                  root) == "sklearn 0.5"
 
 
+@pytest.mark.parametrize("use", ["mx.onnx.get_operator_support(13)", "MXNetGraph.registry_[12]"])
+def test_mxnets_onnx_exporter_knows_its_operators(root, use):
+    pytest.importorskip("onnx", reason="onnx is in the extra export")
+    first = "import mxnet as mx" if use.startswith("mx") else "from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph"
+    assert int(fresh(f"import gluonzoo, sys; assert 'onnx' not in sys.modules\n{first}\nprint(len({use}))", root)) > 100
+
+
 def test_entropy_calibration_finds_scipy_after_all(root):
     code = "import gluonzoo, mxnet.contrib.quantization as q; print(q.stats.entropy([0.5, 0.5], [0.5, 0.5]))"
     assert float(fresh(code, root)) == 0.0
