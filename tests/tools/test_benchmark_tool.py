@@ -58,9 +58,9 @@ def test_the_model_of_cost_by_hand(projection):
     assert projection.step_ms(CONSTANTS, 8, 2, link, 8) == pytest.approx(185 + (800 + 120 + 40 + 2 - 80 * 2 / 3))
     # Two bits for two workers: a ninth of the bytes, and 300 for packing.
     assert projection.step_ms(CONSTANTS, 2, 2, link, 8, "2bit") == pytest.approx(
-        85 + 100 / 9 + 300 + max(0, 200 / 9 + 30 / 9 + 10 / 9 + 2 - 80 * 2 / 3))
-    # All on one machine with one processor.
-    assert projection.step_ms(CONSTANTS, 8, 2, link, 8, processors=1) == pytest.approx(8 * 185 + 2 * 800)
+        85 + 100 / 9 + 300 + max(0, 200 / 9 + 10 / 9 + 10 / 9 + 2 - 80 * 2 / 3))
+    # All on one machine with one processor: eight workers, two servers, and both ends of eight workers' channels, 2.4 ns a byte.
+    assert projection.step_ms(CONSTANTS, 8, 2, link, 8, processors=1) == pytest.approx(8 * 185 + 2 * 800 + 2 * 8 * 2.4 * 100)
     # Where sending takes no longer than the backward pass it costs nothing.
     assert projection.step_ms({**CONSTANTS, "bytes": 1e3, "largest_bytes": 1e3}, 1, 1, link, 8) == pytest.approx(85.001)
 
