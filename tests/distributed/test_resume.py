@@ -4,7 +4,7 @@ import pytest
 
 @pytest.mark.parametrize("workers, kind, optimizer, devices, die_at", [
     (1, "device", "sgd", 1, 23), (1, "device", "adam", 2, 31), (1, "dist_sync", "adam", 1, 3),
-    (2, "dist_sync", "sgd", 1, 25), (2, "dist_sync", "adam", 1, 11)])
+    (2, "dist_sync", "sgd", 1, 25), pytest.param(2, "dist_sync", "adam", 1, 11, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(job, tmp_path, workers, kind, optimizer, devices, die_at):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     every = 7 if workers == 1 else 4

@@ -17,7 +17,8 @@ def without_end(outcome):
 @pytest.mark.parametrize("workers, kind, stop", [
     (1, "device", [[0, 17]]), pytest.param(1, "dist_sync", [[0, 4]], marks=pytest.mark.slow),
     (2, "dist_sync", [[0, 5], [1, 9]]),  # at different moments: the first decides
-    (2, "dist_sync", [[1, 5]]),  # only one is told, and it is not rank 0
+    # Only one is told, and it is not rank 0; so in the next case.
+    pytest.param(2, "dist_sync", [[1, 5]], marks=pytest.mark.slow),
     (2, "dist_sync", [[1, 13]]),  # read after the epoch's last update (of 15): stop before the validation
     pytest.param(2, "dist_sync", [[0, 15], [1, 15]], marks=pytest.mark.slow)])  # the first of the second epoch
 def test_stop_and_resume_equal_the_uninterrupted_run(survive, workers, kind, stop):
