@@ -47,7 +47,7 @@ def workers_may_die(environ=None):
 
 
 def shared_memory(environ=None):
-    """Whether workers of one host may add gradients in memory they share; GLUONZOO_SHARED_MEMORY=0 says no."""
+    """Whether workers of one host may do without the servers, adding gradients in memory; GLUONZOO_SHARED_MEMORY=0 says no."""
     return (os.environ if environ is None else environ).get("GLUONZOO_SHARED_MEMORY") != "0"
 
 
