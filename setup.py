@@ -25,6 +25,8 @@ EXPORT = ["onnx>=1.17", "onnxruntime>=1.15"]
 EXTRAS = {
     "demo": DEMO,
     "visual": VISUAL,
+    # Pillow packs images and reads all kinds; OpenCV decodes and resizes JPEGs in half of its time.
+    "data": ["opencv-python-headless>=4.5", "pillow>=9"],
     "export": EXPORT,
     "vision": ["gluoncv==0.10.5.post0", "opencv-python-headless>=4.5", "pillow>=9"],
     "interop": ["safetensors>=0.4"],
@@ -44,7 +46,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.8,<3.14",
     packages=find_packages(include=["gluonzoo", "gluonzoo.*"]),
-    package_data={"gluonzoo.export": ["bundle_files/*"]},
+    package_data={"gluonzoo.export": ["bundle_files/*"], "gluonzoo.visual": ["report_files/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

@@ -3,17 +3,19 @@ import os as _os
 
 from ._version import __version__
 
-__all__ = ["get_model", "list_models", "list_pretrained", "model_spec", "features", "to_fully_convolutional", "__version__"]
+__all__ = ["get_model", "list_models", "list_pretrained", "model_spec", "features", "to_fully_convolutional", "sync_batch_norm",
+           "stochastic_depth", "__version__"]
 
 
 def _import_all():
     from . import runtime
     runtime.prepare()
 
-    from .layers import features, to_fully_convolutional
+    from .layers import features, stochastic_depth, sync_batch_norm, to_fully_convolutional
     from .registry import get_model, list_models, list_pretrained, model_spec
     globals().update(get_model=get_model, list_models=list_models, list_pretrained=list_pretrained, model_spec=model_spec,
-                     features=features, to_fully_convolutional=to_fully_convolutional)
+                     features=features, to_fully_convolutional=to_fully_convolutional, sync_batch_norm=sync_batch_norm,
+                     stochastic_depth=stochastic_depth)
 
 
 def __getattr__(name):

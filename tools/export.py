@@ -24,6 +24,9 @@ def parse_arguments():
     group = parser.add_argument_group("with --to onnx or --bundle")
     group.add_argument("--opset", type=int, metavar="N", help="ONNX's operator set (default: the lowest that will do)")
     group.add_argument("--with-preprocess", action="store_true", help="uint8 images in, probabilities out (a bundle has it)")
+    group = parser.add_argument_group("with --checkpoint")
+    group.add_argument("--raw-weights", action="store_true", help="the weights themselves, where the checkpoint holds their "
+                       "moving average too (--ema), which is taken otherwise")
     group = parser.add_argument_group("with --model")
     group.add_argument("--weights", metavar="FILE", help="parameters for it: .params, .safetensors, .onnx, .pth ...")
     group.add_argument("--classes", type=int, metavar="N", help="number of classes, if not the network's own")
@@ -50,12 +53,14 @@ def check(parser, arguments):
     wrong = given("weights", "classes", "in_channels", "labels", "mean", "std")
     if arguments.checkpoint and wrong:
         parser.error(f"{wrong[0]} goes with --model; a checkpoint brings its own")
+    if arguments.raw_weights and not arguments.checkpoint:
+        parser.error("--raw-weights goes with --checkpoint")
     wrong = given("opset", "with_preprocess")
     if wrong and arguments.to != "onnx" and not arguments.bundle:
         parser.error(f"{wrong[0]} goes with --to onnx")
 
 
-def from_checkpoint(path):
+def from_checkpoint(path, raw=False):
     """(network, input shape, metadata) of a checkpoint."""
     from gluonzoo.training import checkpoint
 
@@ -63,7 +68,9 @@ def from_checkpoint(path):
     config = saved.config
     metadata = {name: config[name] for name in ("classes", "mean", "std", "dataset") if config.get(name) is not None}
     print(f"checkpoint: {saved.path}")
-    return saved.net(), config.get("input_shape"), metadata
+    if saved.has("ema.params"):
+        print("weights: " + ("as trained" if raw else "their moving average"))
+    return saved.net(raw=raw), config.get("input_shape"), metadata
 
 
 def from_registry(arguments):
@@ -118,7 +125,8 @@ def export(net, shape, metadata, arguments):
 def main():
     parser, arguments = parse_arguments()
     check(parser, arguments)
-    net, shape, metadata = from_checkpoint(arguments.checkpoint) if arguments.checkpoint else from_registry(arguments)
+    net, shape, metadata = (from_checkpoint(arguments.checkpoint, arguments.raw_weights) if arguments.checkpoint
+                            else from_registry(arguments))
     try:
         paths, difference = export(net, shape, metadata, arguments)
     except OSError as error:

@@ -13,7 +13,19 @@ def main():
                         help="continue from the newest valid checkpoint of --output, or from DIR (a run or a checkpoint); auto: "
                         "from that of --output when it has one, else begin: the same command line can be started again and again")
     parser.add_argument("--config", metavar="FILE", help="JSON file of these settings; flags given here win over it")
+    parser.add_argument("--list-recipes", nargs="?", const=True, default=False, metavar="NAME",
+                        help="show the recipes that --recipe knows, or with NAME all that one sets and where it is from, and end")
+    parser.add_argument("--list-augmentations", action="store_true", help="show what --augment knows, and end")
     arguments = vars(parser.parse_args())
+    if arguments.pop("list_augmentations"):
+        from gluonzoo.data import augment
+        print("\n".join(augment.describe()))
+        return 0
+    shown = arguments.pop("list_recipes")
+    if shown:
+        from gluonzoo.training import recipes
+        print(recipes.describe(None if shown is True else shown))
+        return 0
     resume, file = arguments.pop("resume"), arguments.pop("config")
 
     from gluonzoo.distributed import cluster

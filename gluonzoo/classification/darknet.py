@@ -13,7 +13,7 @@ import functools
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, GlobalAveragePool, Network, Stages, he_conv
+from ..layers import ConvNorm, GlobalAveragePool, Network, Stages, drop_branch, he_conv
 from ..registry import ModelSpec, register
 
 __all__ = ["Darknet19", "Darknet53", "DarknetConv", "DarknetUnit", "darknet19", "darknet53"]
@@ -56,6 +56,8 @@ class DarknetUnit(HybridBlock):
 
     Shape: (N, channels, H, W) -> the same.
     """
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, channels, prefix=None):
         super().__init__(prefix=prefix)
@@ -64,7 +66,7 @@ class DarknetUnit(HybridBlock):
             self.conv2 = DarknetConv(channels // 2, channels, 3, prefix="conv2_")
 
     def hybrid_forward(self, F, x):
-        return F.elemwise_add(x, self.conv2(self.conv1(x)))
+        return F.elemwise_add(x, drop_branch(F, self.conv2(self.conv1(x)), self.survival))
 
 
 class Darknet19(Network):

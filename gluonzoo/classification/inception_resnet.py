@@ -21,7 +21,7 @@ import functools
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, GlobalAveragePool, Inception, Network, Stages, VectorBatchNorm, conv_chain, he_conv
+from ..layers import ConvNorm, GlobalAveragePool, Inception, Network, Stages, VectorBatchNorm, conv_chain, drop_branch, he_conv
 from ..layers.inception import average_pool, reducing_max_pool
 from ..registry import ModelSpec, register
 
@@ -96,6 +96,8 @@ class InceptionResidualUnit(HybridBlock):
         scale: of what is added to the input.
     Shape: (N, in_channels, H, W) -> the same.
     """
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, in_channels, branches, scale, relu=True, prefix=None):
         super().__init__(prefix=prefix)
@@ -105,7 +107,7 @@ class InceptionResidualUnit(HybridBlock):
             self.project = he_conv(self.branches.channels, in_channels, 1, use_bias=True, weight_initializer=GLOROT)
 
     def hybrid_forward(self, F, x):
-        x = x + self._scale * self.project(self.branches(x))
+        x = x + self._scale * drop_branch(F, self.project(self.branches(x)), self.survival)
         return F.Activation(x, act_type="relu") if self._relu else x
 
 

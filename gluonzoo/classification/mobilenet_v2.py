@@ -13,7 +13,7 @@ import functools
 
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, GlobalAveragePool, Network, Stages, TruncatedNormal, make_dropout
+from ..layers import ConvNorm, GlobalAveragePool, Network, Stages, TruncatedNormal, drop_branch, make_dropout
 from ..registry import ModelSpec, register
 
 __all__ = ["ConvNormReLU6", "InvertedResidual", "MobileNetV2", "mobilenet_v2_0_5", "mobilenet_v2_0_75",
@@ -55,6 +55,8 @@ class InvertedResidual(HybridBlock):
     def __init__(self, in_channels, channels, strides=1, expansion=6, prefix=None):
         super().__init__(prefix=prefix)
         self._shortcut = strides == 1 and in_channels == channels
+        if self._shortcut:
+            self.survival = 1.0  # Chance to take part in training (`layers.stochastic_depth`).
         width, weights = in_channels * expansion, TruncatedNormal(0.09)
         with self.name_scope():
             self.expand = None if expansion == 1 else ConvNormReLU6(in_channels, width, 1, prefix="expand_",
@@ -65,7 +67,7 @@ class InvertedResidual(HybridBlock):
 
     def hybrid_forward(self, F, x):
         branch = self.project(self.depthwise(x if self.expand is None else self.expand(x)))
-        return F.elemwise_add(x, branch) if self._shortcut else branch
+        return F.elemwise_add(x, drop_branch(F, branch, self.survival)) if self._shortcut else branch
 
 
 def _stage(expansion, in_channels, channels, units, strides, prefix):

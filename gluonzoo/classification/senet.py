@@ -16,7 +16,7 @@ import functools
 import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
-from ..layers import ConvNorm, GroupedConvNorm, Network, SqueezeExcite, Stages, check_flag
+from ..layers import ConvNorm, GroupedConvNorm, Network, SqueezeExcite, Stages, check_flag, drop_branch
 from ..registry import ModelSpec, register
 
 __all__ = ["SENet", "SEUnit", "se_resnet18", "se_resnet34", "se_resnet50", "se_resnet50_b", "se_resnet101", "se_resnet152",
@@ -51,6 +51,8 @@ class SEUnit(HybridBlock):
         shortcut_kernel: of the convolution around the unit, where the shape changes.
     Shape: (N, in_channels, H, W) -> (N, C, ceil(H / strides), ceil(W / strides)), C the last convolution's channels.
     """
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, in_channels, width, strides, convolutions, shortcut_kernel=1, prefix=None):
         super().__init__(prefix=prefix)
@@ -71,7 +73,8 @@ class SEUnit(HybridBlock):
         for name in self._names:
             branch = getattr(self, name)(branch)
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.Activation(F.elemwise_add(self.se(branch), shortcut), act_type="relu")
+        branch = drop_branch(F, self.se(branch), self.survival)
+        return F.Activation(F.elemwise_add(branch, shortcut), act_type="relu")
 
 
 class SENet(Network):

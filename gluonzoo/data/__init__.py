@@ -6,12 +6,14 @@
     for batch, images, labels in Loader(train, batches, transform, epoch=0):
         ...
 """
+from .augment import AUGMENTATIONS
 from .base import ArrayDataset, FolderDataset
 from .datasets import load, names
 from .images import decode
 from .loader import Loader
+from .records_dataset import RecordDataset
 from .sharding import Batch, ShardedBatches
-from .transforms import AUGMENTATIONS, Transform, resize
+from .transforms import Transform, resize
 
-__all__ = ["load", "names", "ArrayDataset", "FolderDataset", "AUGMENTATIONS", "Transform", "Batch", "ShardedBatches",
-           "Loader", "decode", "resize"]
+__all__ = ["load", "names", "ArrayDataset", "FolderDataset", "RecordDataset", "AUGMENTATIONS", "Transform", "Batch",
+           "ShardedBatches", "Loader", "decode", "resize"]

@@ -13,7 +13,7 @@ class _Dataset:
     classes: names in the order of the labels. labels: (N,) int32.
     image_shape: (C, H, W), or None where sizes differ.
     mean, std: of pixels in [0, 1], one number for each channel, for `Transform`.
-    default_augment: the usual augmentation for training, a name of `AUGMENTATIONS`.
+    default_augment: the usual augmentation for training, names as of `gluonzoo.data.augment`.
     source: where it was read from. published: whether from the published files (image files may be lossy, or few).
     coarse_labels: CIFAR-100's 20 superclasses, (N,) int32; None for other sets.
     in_memory: whether `images` needs no decoding.

@@ -8,11 +8,13 @@ from ..errors import UserError
 from . import images, sources
 from .base import ArrayDataset, FolderDataset
 from .catalog import PUBLISHED
+from .imagenet import load_imagenet
 from .published import default_roots, load_published
+from .records_dataset import load_records
 
 __all__ = ["load", "names"]
 
-_NAMES = ("digits",) + tuple(PUBLISHED) + ("imagefolder",)
+_NAMES = ("digits",) + tuple(PUBLISHED) + ("imagefolder", "records", "imagenet")
 
 #: Of photographs. Source: the training images of ILSVRC 2012, as torchvision, GluonCV and others use them.
 PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,11 +32,12 @@ def load(name, train=True, data_dir=None, download=True):
     """A data set's training images (`train`), or those to test with.
 
     Args: name: one of `names()`: digits (of scikit-learn), mnist, fashion_mnist, cifar10, cifar100, imagefolder
-            (`data_dir/train/<class>/*`, and `val`, `valid` or `test` beside it; or a zip file of that).
+            (`data_dir/train/<class>/*`, and `val`, `valid` or `test` beside it; or a zip file of that), records (packed
+            images, see `records_dataset.find_records`), imagenet (its published tar files, see `gluonzoo.data.imagenet`).
         data_dir: where to look first, and where to download to; a folder, or a zip or tar file. Then come
             `$GLUONZOO_DATA` and MXNet's own folder; `gluonzoo.data.published` says in which forms.
         download: get what is absent; False: an error instead.
-    Returns: `ArrayDataset`, or for imagefolder `FolderDataset`.
+    Returns: `ArrayDataset`; for imagefolder `FolderDataset`, for records `RecordDataset`, for imagenet `TarDataset`.
     Raises: UserError when the name is unknown, when the files are absent (it says where it looked and how to get them),
         cut short, damaged or of another kind. Files are never changed or removed.
     """
@@ -47,6 +50,10 @@ def load(name, train=True, data_dir=None, download=True):
         return _load_digits(train)
     if name == "imagefolder":
         return _load_imagefolder(train, data_dir)
+    if name == "records":
+        return load_records(data_dir, train)
+    if name == "imagenet":
+        return load_imagenet(data_dir, train)
     return load_published(PUBLISHED[name], train, data_dir, download)
 
 

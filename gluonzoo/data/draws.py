@@ -8,9 +8,11 @@ Source: the mixing function of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast sp
 generators", OOPSLA 2014, figure 17 (the variant of S. Vigna's reference code). Differences: used as a hash of
 counters, not as a sequence.
 """
+import math
+
 import numpy as np
 
-__all__ = ["bits", "uniform", "integers", "uniform_at", "order"]
+__all__ = ["bits", "uniform", "integers", "uniform_at", "normal", "beta", "order"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -72,3 +74,46 @@ def order(length, seed, epoch):
     Shape: -> (length,) int64.
     """
     return np.argsort(bits(seed, epoch, np.arange(length), _ORDER_STREAM), kind="stable").astype(np.int64)
+
+
+def normal(seed, epoch, indices, stream):
+    """Numbers from the standard normal distribution. Uses the streams `stream` and `stream` + 1.
+
+    Shape: (N,) integers -> (N,) float64.
+    Source: G. Box, M. Muller, "A note on the generation of random normal deviates", 1958.
+    """
+    first, second = (uniform(seed, epoch, indices, stream + k) for k in (0, 1))
+    # Python's own functions, one number at a time: NumPy's may differ in the last bit by a number's place in the array.
+    return np.array([math.sqrt(-2.0 * math.log(1.0 - u)) * math.cos(2.0 * math.pi * v) for u, v in zip(first, second)])
+
+
+def beta(seed, epoch, indices, stream, alpha):
+    """Numbers from the distribution Beta(alpha, alpha), alpha above 0. Uses the streams from `stream` on, up to 400 of them.
+
+    Shape: (N,) integers -> (N,) float64.
+    Source: the ratio of two gamma variates, each by G. Marsaglia, W. Tsang, "A simple method for generating gamma variables",
+    2000, with their step for alpha below 1. Differences: in logarithms, because a small alpha's variates underflow.
+    """
+    first, second = (_log_gamma_variates(seed, epoch, indices, stream + k, alpha) for k in (0, 200))
+    return np.array([1.0 / (1.0 + math.exp(min(b - a, 700.0))) for a, b in zip(first, second)])
+
+
+def _log_gamma_variates(seed, epoch, indices, stream, alpha):
+    d = alpha + (1.0 if alpha < 1 else 0.0) - 1 / 3
+    c = 1 / math.sqrt(9 * d)
+    values = [None] * len(indices)
+    open_rows, attempt = np.arange(len(indices)), 0
+    while len(open_rows):
+        chosen = np.asarray(indices)[open_rows]
+        normals = normal(seed, epoch, chosen, stream + 1 + 3 * attempt).tolist()
+        uniforms = uniform(seed, epoch, chosen, stream + 3 + 3 * attempt).tolist()
+        for row, x, w in zip(open_rows.tolist(), normals, uniforms):
+            cube = (1.0 + c * x) ** 3
+            # More than 95 % are accepted at once. The 60th is taken as it comes.
+            if cube > 0 and (attempt >= 59 or math.log(1.0 - w) < 0.5 * x * x + d - d * cube + d * math.log(cube)):
+                values[row] = math.log(d * cube)
+        open_rows, attempt = np.array([row for row in open_rows if values[row] is None], dtype=np.int64), attempt + 1
+    if alpha < 1:
+        smaller = uniform(seed, epoch, indices, stream).tolist()
+        values = [value + math.log(1.0 - u) / alpha for value, u in zip(values, smaller)]
+    return values

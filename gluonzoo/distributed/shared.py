@@ -100,13 +100,31 @@ class SharedMemory:
         self._wait(self._met)
         self._round += 1
 
-    def _wait(self, counters):
+    def put(self, stage, start, values, round):
+        """Write this worker's values of a stage's round, once all workers have taken those of the round before.
+
+        For vectors that are summed by themselves, with `take`, in rounds of their own: stages 2 stage and 2 stage + 1 belong to
+        them. Rounds count from 1; every worker must put and take each.
+        """
+        self._wait(self._ready[2 * stage + 1], round - 1)
+        self.mine[start:start + len(values)] = values
+        self._ready[2 * stage, self._rank] = round
+
+    def take(self, stage, start, stop, round):
+        """The sum (stop - start,) float64 over all workers of what they `put`, added in the order of ranks."""
+        self._wait(self._ready[2 * stage], round)
+        total = self._parts[:, start:stop].sum(axis=0, dtype=np.float64)
+        self._ready[2 * stage + 1, self._rank] = round
+        return total
+
+    def _wait(self, counters, round=None):
+        round = self._round if round is None else round
         for _ in range(_LOOKS):
-            if counters.min() >= self._round:
+            if counters.min() >= round:
                 return
             os.sched_yield()
         nap = _NAP
-        while counters.min() < self._round:
+        while counters.min() < round:
             time.sleep(nap)
             # Each sleep is at most a twentieth of the wait so far, more or less: little is lost, and little spent on looking.
             nap = min(nap * 1.05, _LONG_NAP)

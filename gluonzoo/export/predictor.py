@@ -10,7 +10,7 @@ import numpy as np
 from ..data import Transform, decode
 from ..data.images import EXTENSIONS
 from .check import flatten
-from .crops import check_crops, ten_crops, whole_images
+from .crops import check_crops, for_any_size, ten_crops, whole_images
 from .metadata import TRANSFORM, ExportError
 from .symbol import load_symbol
 
@@ -91,7 +91,7 @@ class Predictor:
     def _dense_block(self):
         """A block for images larger than the standard."""
         if self._dense is None:
-            self._dense = _for_any_size(self.block, self.metadata)
+            self._dense = for_any_size(self.block, self.metadata.input_shape, self.metadata.model)
         return self._dense
 
     def predict(self, images, top=5, crops="1", mirror=False):
@@ -111,29 +111,6 @@ class Predictor:
 def _softmax(scores):
     """Of the last axis, as float32."""
     return mx.nd.softmax(mx.nd.array(scores)).asnumpy()
-
-
-def _for_any_size(block, metadata):
-    """The block itself where it takes any size, else a fully convolutional copy.
-
-    Raises: UserError for a network that takes one size only.
-    """
-    name = metadata.model or type(block).__name__
-    if isinstance(block, mx.gluon.SymbolBlock):
-        larger = tuple(2 * size for size in metadata.input_shape[1:])
-        symbol = block(mx.sym.var("data"))
-        try:
-            fits = symbol.infer_shape(data=(1, metadata.input_shape[0]) + larger)[1] is not None
-        except mx.MXNetError:
-            fits = False
-        if not fits:
-            raise ExportError(f"dense: the export of {name} takes {'x'.join(map(str, metadata.input_shape[1:]))} only, and a "
-                              "graph's dense layers cannot be made convolutions; use the network itself with its weights")
-        return block
-    if not getattr(block, "fixed_size", True):
-        return block
-    from ..layers.dense_head import to_fully_convolutional
-    return to_fully_convolutional(block)
 
 
 def find_images(paths):

@@ -20,6 +20,8 @@ from .separable import DepthwiseSeparable
 from .shuffle import ChannelShuffle
 from .spatial_transformer import SpatialTransformer, sample_affine
 from .squeeze_excite import SqueezeExcite
+from .stochastic_depth import drop_branch, stochastic_depth, survival_rates
+from .sync_norm import SyncBatchNorm, sync_batch_norm
 from .vector_norm import VectorBatchNorm
 
 __all__ = ["concat_channels", "Network", "Stages", "FeatureMaps", "features", "check_flag", "check_positive",
@@ -31,4 +33,5 @@ __all__ = ["concat_channels", "Network", "Stages", "FeatureMaps", "features", "c
            "DenseBlock", "DenseLayer", "DenseTransition", "NormReLU", "NormReLUConv", "make_dropout", "TruncatedNormal",
            "DepthwiseSeparable", "ChannelShuffle",
            "BinaryConv2D", "BinaryWeightConv2D", "binarize", "sign", "CReLU", "SpatialTransformer", "sample_affine",
+           "SyncBatchNorm", "sync_batch_norm", "drop_branch", "stochastic_depth", "survival_rates",
            "VectorBatchNorm", "Inception", "conv_chain", "inception_stage"]

@@ -8,6 +8,7 @@ from mxnet.gluon import HybridBlock
 from ..errors import UserError
 from .network import check_positive
 from .residual import ConvNorm, make_shortcut
+from .stochastic_depth import drop_branch
 
 __all__ = ["GroupedConvNorm", "ResNeXtUnit", "plain_layout"]
 
@@ -47,6 +48,8 @@ class ResNeXtUnit(HybridBlock):
     """
     #: Channels of the unit's output for each of its `width`.
     expansion = 4
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, in_channels, width, strides=1, groups=32, group_width=4, shortcut="b", prefix=None):
         check_positive(groups=groups, group_width=group_width)
@@ -63,4 +66,5 @@ class ResNeXtUnit(HybridBlock):
 
     def hybrid_forward(self, F, x):
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.Activation(F.elemwise_add(self.conv3(self.conv2(self.conv1(x))), shortcut), act_type="relu")
+        branch = drop_branch(F, self.conv3(self.conv2(self.conv1(x))), self.survival)
+        return F.Activation(F.elemwise_add(branch, shortcut), act_type="relu")

@@ -9,6 +9,7 @@ from mxnet.gluon import HybridBlock, nn
 
 from .network import check_flag
 from .residual import he_conv
+from .stochastic_depth import drop_branch
 
 __all__ = ["PreBasicUnit", "PreBottleneckUnit", "expect_variances"]
 
@@ -23,6 +24,8 @@ class PreBasicUnit(HybridBlock):
     """
     #: Channels of the unit's output for each of its `width`.
     expansion = 1
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, in_channels, width, strides=1, active_shortcut=True, prefix=None):
         check_flag(active_shortcut=active_shortcut)
@@ -39,7 +42,7 @@ class PreBasicUnit(HybridBlock):
         active = F.Activation(self.norm1(x), act_type="relu")
         branch = F.Activation(self.norm2(self.conv1(active)), act_type="relu")
         around = x if self.shortcut is None else self.shortcut(active if self._active_shortcut else x)
-        return F.elemwise_add(self.conv2(branch), around)
+        return F.elemwise_add(drop_branch(F, self.conv2(branch), self.survival), around)
 
 
 class PreBottleneckUnit(HybridBlock):
@@ -50,6 +53,8 @@ class PreBottleneckUnit(HybridBlock):
     Shape: (N, in_channels, H, W) -> (N, 4 width, ceil(H / strides), ceil(W / strides)).
     """
     expansion = 4
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, in_channels, width, strides=1, stride_on_3x3=False, prefix=None):
         super().__init__(prefix=prefix)
@@ -67,7 +72,8 @@ class PreBottleneckUnit(HybridBlock):
         active = F.Activation(self.norm1(x), act_type="relu")
         branch = F.Activation(self.norm2(self.conv1(active)), act_type="relu")
         branch = F.Activation(self.norm3(self.conv2(branch)), act_type="relu")
-        return F.elemwise_add(self.conv3(branch), x if self.shortcut is None else self.shortcut(active))
+        branch = drop_branch(F, self.conv3(branch), self.survival)
+        return F.elemwise_add(branch, x if self.shortcut is None else self.shortcut(active))
 
 
 def _projection(in_channels, channels, strides):

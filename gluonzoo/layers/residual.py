@@ -8,6 +8,7 @@ import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
 from .concat import concat_channels
+from .stochastic_depth import drop_branch
 
 __all__ = ["BasicUnit", "BottleneckUnit", "ConvNorm", "ZeroPadShortcut", "he_conv", "make_shortcut",
            "residual_stage"]
@@ -94,6 +95,8 @@ class BasicUnit(HybridBlock):
     """
     #: Channels of the unit's output for each of its `width`.
     expansion = 1
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, in_channels, width, strides=1, shortcut="b", prefix=None):
         super().__init__(prefix=prefix)
@@ -104,7 +107,8 @@ class BasicUnit(HybridBlock):
 
     def hybrid_forward(self, F, x):
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.Activation(F.elemwise_add(self.conv2(self.conv1(x)), shortcut), act_type="relu")
+        branch = drop_branch(F, self.conv2(self.conv1(x)), self.survival)
+        return F.Activation(F.elemwise_add(branch, shortcut), act_type="relu")
 
 
 class BottleneckUnit(HybridBlock):
@@ -115,6 +119,8 @@ class BottleneckUnit(HybridBlock):
     Shape: (N, in_channels, H, W) -> (N, 4 width, ceil(H / strides), ceil(W / strides)).
     """
     expansion = 4
+    #: Chance to take part in training (`layers.stochastic_depth`).
+    survival = 1.0
 
     def __init__(self, in_channels, width, strides=1, shortcut="b", stride_on_3x3=False, prefix=None):
         super().__init__(prefix=prefix)
@@ -127,7 +133,8 @@ class BottleneckUnit(HybridBlock):
 
     def hybrid_forward(self, F, x):
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.Activation(F.elemwise_add(self.conv3(self.conv2(self.conv1(x))), shortcut), act_type="relu")
+        branch = drop_branch(F, self.conv3(self.conv2(self.conv1(x))), self.survival)
+        return F.Activation(F.elemwise_add(branch, shortcut), act_type="relu")
 
 
 def residual_stage(unit, units, in_channels, width, strides, prefix, **options):

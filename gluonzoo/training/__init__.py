@@ -1,5 +1,5 @@
 """One trainer and one loop, from one CPU to many machines."""
-from . import checkpoint
+from . import checkpoint, recipes
 from .config import TrainConfig
 from .finetune import freeze, load_all_but_output
 from .loop import evaluate, fit
@@ -11,4 +11,4 @@ from .trainer import Trainer
 from .weights import load_weights
 
 __all__ = ["Trainer", "TrainConfig", "Run", "Position", "TrainingError", "StopRequest", "Classification", "fit", "evaluate",
-           "prepare", "train", "checkpoint", "load_weights", "freeze", "load_all_but_output"]
+           "prepare", "train", "checkpoint", "load_weights", "freeze", "load_all_but_output", "recipes"]

@@ -4,6 +4,7 @@ Layout of ``checkpoints/step-0000001234/``:
 
 - parameters.params: the network by structural names, running statistics averaged over devices and workers,
 - optimizer.params: `Trainer.state_dict`, or server-N.params written by the servers of a dist_async job,
+- ema.params: the moving average of the parameters, by the same names, where the run keeps one,
 - workers.params: every worker's and device's own running statistics, when there is more than one,
 - state.json: update, epoch, position in the epoch, numbers that the order of samples and the random state follow from,
 - config.json: the run's configuration and how to build the network,
@@ -61,11 +62,11 @@ def _sync_folder(path):
         os.close(handle)
 
 
-def save(folder, *, parameters, optimizer, state, config, workers=None, write_more=None, keep=3, best=None):
+def save(folder, *, parameters, optimizer, state, config, workers=None, write_more=None, keep=3, best=None, ema=None):
     """Write one checkpoint under folder (a run's ``checkpoints``) and remove those past keep.
 
     Args:
-        parameters, optimizer, workers: {name: NumPy array}; optimizer and workers may be None.
+        parameters, optimizer, workers, ema: {name: NumPy array}; all but parameters may be None.
         state: dict with at least "step"; config: dict with "model".
         write_more: called with the unfinished directory, to let others (servers) write their files into it.
         keep: number of newest checkpoints kept. best: name of one that is kept too.
@@ -84,7 +85,7 @@ def save(folder, *, parameters, optimizer, state, config, workers=None, write_mo
     try:
         os.mkdir(temporary)
         arrays.save(os.path.join(temporary, "parameters.params"), parameters)
-        for file, values in (("optimizer.params", optimizer), ("workers.params", workers)):
+        for file, values in (("optimizer.params", optimizer), ("workers.params", workers), ("ema.params", ema)):
             if values:
                 arrays.save(os.path.join(temporary, file), values)
         if write_more is not None:
@@ -205,14 +206,32 @@ class Checkpoint:
         """The arrays of one of its files, {name: NumPy array}; {} when there is no such file."""
         return arrays.load(os.path.join(self.path, file)) if self.has(file) else {}
 
-    def net(self, ctx=None):
-        """The network, built from the registry and filled with the saved parameters."""
+    def net(self, ctx=None, raw=False):
+        """The network for inference, built from the registry and filled with the saved parameters.
+
+        Auxiliary heads are left out, and what stochastic depth scales in inference is scaled.
+
+        Args: raw: the weights as they were trained, also where the checkpoint holds their moving average (ema.params), which
+            is taken by default.
+        """
+        from ..layers import stochastic_depth
         from ..registry import get_model
         from .weights import set_parameters
 
-        net = get_model(self.model, **self.config.get("model_arguments", {}))
+        arguments = {name: value for name, value in self.config.get("model_arguments", {}).items() if name != "aux"}
+        net = get_model(self.model, **arguments)
+        if self.config.get("stochastic_depth"):
+            stochastic_depth(net, self.config["stochastic_depth"])
         net.initialize(ctx=ctx)
-        set_parameters(net, self.arrays("parameters.params"), self.path)
+        file = "ema.params" if self.has("ema.params") and not raw else "parameters.params"
+        values = self.arrays(file)
+        if self.config.get("model_arguments", {}).get("aux"):
+            with_heads = get_model(self.model, **self.config["model_arguments"])
+            heads = tuple(f"{name}." for name in with_heads.auxiliary)
+            values = {name: value for name, value in values.items() if not name.startswith(heads)}
+        # float16 is for training on GPUs; the network that is built here also runs elsewhere.
+        values = {name: value.astype("float32") if value.dtype == "float16" else value for name, value in values.items()}
+        set_parameters(net, values, self.path)
         return net
 
 

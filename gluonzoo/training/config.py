@@ -6,27 +6,31 @@ import os
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from ..data import augment
 from ..distributed.kvstore import KINDS
 from ..errors import UserError
 from .compression import COMPRESSIONS, DEFAULT_THRESHOLD
+from .schedule import SCHEDULES
 
 __all__ = ["TrainConfig", "add_arguments", "build"]
 
 
-def _option(default, help, kind=None, choices=None, low=None, high=None, metavar=None):
+def _option(default, help, kind=None, choices=None, low=None, high=None, metavar=None, view=False):
     return dataclasses.field(default=default, metadata={
         "help": help, "kind": kind or (type(default) if default is not None else str), "choices": choices,
-        "low": low, "high": high, "metavar": metavar})
+        "low": low, "high": high, "metavar": metavar, "view": view})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run's result. Field `x_y` is the flag ``--x-y``."""
+    """Everything that decides a run's result, and last how it is shown. Field `x_y` is the flag ``--x-y``."""
 
+    recipe: Optional[str] = _option(None, "begin with a paper's settings (--list-recipes); flags given here win over them",
+                                    metavar="NAME")
     model: str = _option("lenet5", "network to train, a name of gluonzoo.list_models()")
     dataset: str = _option("mnist", "data set, a name of gluonzoo.data.names()")
-    data_dir: Optional[str] = _option(None, "folder or zip that holds the data set; default: $GLUONZOO_DATA, then "
-                                      "~/.mxnet/datasets, then a download", metavar="DIR")
+    data_dir: Optional[str] = _option(None, "folder, zip, or prefix of .rec files that holds the data set; default: "
+                                      "$GLUONZOO_DATA, then ~/.mxnet/datasets, then a download", metavar="DIR")
     epochs: int = _option(10, "passes over the training set", low=1)
     batch_size: int = _option(64, "samples of each worker in one update", low=1)
     lr: float = _option(0.05, "peak learning rate", low=0.0)
@@ -40,19 +44,59 @@ class TrainConfig:
     freeze: Optional[str] = _option(None, "layers that stay as they are: beginnings of structural names, for example "
                                     "features or features.stem,features.stage1", metavar="LIST")
     seed: int = _option(0, "decides initial weights, sample order, augmentation and dropout", low=0, high=2**31 - 1)
-    optimizer: str = _option("sgd", "an MXNet optimizer's name")
+    optimizer: str = _option("sgd", "sgd, nag (Nesterov), adam, rmsprop, lars, or another MXNet optimizer's name")
     momentum: float = _option(0.9, "momentum of sgd, nag, signum and lars", low=0.0, high=1.0)
+    beta1: float = _option(0.9, "of adam: decay of the mean of gradients", low=0.0, high=1.0)
+    beta2: float = _option(0.999, "of adam: decay of the mean of their squares", low=0.0, high=1.0)
+    epsilon: Optional[float] = _option(None, "of adam and rmsprop: what keeps the divisor from zero, 1.0 in Inception-v3; "
+                                       "default: the optimizer's own", kind=float, low=0.0, metavar="E")
+    rms_decay: float = _option(0.9, "of rmsprop: decay of the mean of squared gradients", low=0.0, high=1.0)
+    rms_momentum: float = _option(0.0, "of rmsprop: momentum of the divided gradients, 0.9 in MobileNetV2", low=0.0, high=1.0)
     wd: float = _option(1e-4, "weight decay", low=0.0)
     decay_bias_and_norm: bool = _option(True, "apply weight decay to biases and BatchNorm too")
-    schedule: str = _option("cosine", "learning rate over the run", choices=("constant", "step", "cosine"))
-    milestones: Tuple[float, ...] = _option((0.5, 0.75), "with --schedule step: where the rate is divided by ten, as "
-                                            "fractions of the run", kind="fractions", metavar="LIST")
+    schedule: str = _option("cosine", "learning rate over the run; plateau: falls when validation stops improving; poly: "
+                            "(1 - share of the run) to the --power; one_cycle: up and down once, momentum the other way round",
+                            choices=SCHEDULES)
+    milestones: Tuple[float, ...] = _option((0.5, 0.75), "with --schedule step: where the rate falls, as fractions of the run",
+                                            kind="fractions", metavar="LIST")
+    step_rates: Tuple[float, ...] = _option((), "with --schedule step: the rate from each milestone on as a share of --lr, where "
+                                            "it is not --lr-decay times the one before", kind="numbers", metavar="LIST")
+    lr_decay: float = _option(0.1, "with step, plateau, exponential: what the rate is multiplied by each time", low=0.0, high=1.0)
+    decay_epochs: float = _option(2.0, "with --schedule exponential: epochs from one fall to the next", low=1e-6)
+    patience: int = _option(5, "with --schedule plateau: validations without a better result before the rate falls", low=1)
+    power: float = _option(1.0, "with --schedule poly", low=0.0)
+    cycle_share: float = _option(0.45, "with --schedule one_cycle: share of the run in which the rate rises; as long it falls, "
+                                 "the rest is the tail", low=0.01, high=0.5)
+    cycle_divisor: float = _option(10.0, "with --schedule one_cycle: the cycle begins and ends at --lr over this", low=1.0)
+    min_momentum: float = _option(0.85, "with --schedule one_cycle: momentum where the rate is at its peak; --momentum is that "
+                                  "at its ends", low=0.0, high=1.0)
+    schedule_per: str = _option("update", "how often the rate changes after warm-up", choices=("update", "epoch"))
     warmup_epochs: float = _option(0.0, "epochs over which the rate rises linearly from zero", low=0.0)
+    switch_to: Optional[str] = _option(None, "optimizer that takes over in mid-training, sgd for example after adam",
+                                       metavar="NAME")
+    switch_at: float = _option(0.5, "with --switch-to: when, as a fraction of the run", low=0.0, high=1.0)
+    switch_lr: Optional[float] = _option(None, "with --switch-to: its peak learning rate, in the place of --lr from then on",
+                                         kind=float, low=0.0)
     clip_value: Optional[float] = _option(None, "cut every gradient element to [-V, V]", kind=float, low=0.0, metavar="V")
     clip_norm: Optional[float] = _option(None, "scale the whole gradient down to this norm", kind=float, low=0.0, metavar="V")
     accumulate: int = _option(1, "run a worker's batch in this many parts, one update for all", low=1)
-    augment: str = _option("default", "augmentation of training images; default: the data set's own", choices=(
-        "default", "none", "crop", "flip", "crop+flip", "resized_crop+flip"))
+    label_smoothing: float = _option(0.0, "share of the labels' weight that is spread evenly over all classes, 0.1 in "
+                                     "Inception-v3", low=0.0, high=1.0)
+    aux: bool = _option(False, "train with the network's auxiliary heads, where it can have some; evaluation ignores them")
+    aux_weight: float = _option(0.3, "with --aux: weight of every auxiliary head's loss", low=0.0)
+    dropout: Optional[float] = _option(None, "rate of the network's dropout layers; default: their own", kind=float, low=0.0,
+                                       high=0.99)
+    stochastic_depth: float = _option(0.0, "chance that training leaves a residual network's last unit out; of the units before "
+                                      "it in proportion to their depth (Huang et al., 2016: 0.5)", low=0.0, high=0.99)
+    ema: float = _option(0.0, "decay of a moving average of the weights, 0.999 for example; it is validated and exported in "
+                         "place of the weights; 0: none", low=0.0, high=0.999999)
+    sync_bn: bool = _option(False, "BatchNorm over the whole global batch, not over each device's part")
+    precision: str = _option("float32", "arithmetic of training; bf16: where it was measured to pay on a CPU; fp16: GPUs only, "
+                             "with loss scaling", choices=("float32", "bf16", "fp16"))
+    augment: str = _option("default", f"augmentation of training images, names joined by +, numbers after a colon, for example "
+                           f"resized_crop+flip+color_jitter:0.4+mixup:0.2; default: the data set's own; of "
+                           f"{', '.join(['none', *augment.AUGMENTATIONS])} (gluonzoo/data/augment.py says what they do)",
+                           metavar="NAMES")
     input_size: Optional[int] = _option(None, "height and width fed to the network; default: its own", kind=int, low=1)
     on_nan: str = _option("stop", "when a gradient is not finite; stop: end with an error, the last checkpoint is from before "
                           "it; skip: leave that update out on all workers (costs waiting for every update's gradient)",
@@ -71,22 +115,46 @@ class TrainConfig:
     checkpoint_every: int = _option(0, "updates between checkpoints; 0: at each epoch's end only", low=0)
     keep: int = _option(3, "newest checkpoints kept, beside the best one", low=1)
     validate_every: int = _option(1, "epochs between validations", low=1)
+    # How a run is shown: decides nothing, is in no checkpoint, and a resumed run begins with the defaults.
+    quiet: bool = _option(False, "print only epochs' results and what needs attention", view=True)
+    show_workers: bool = _option(False, "lines of progress from every worker, not from worker 0 alone", view=True)
+    log_format: str = _option("text", "json: on standard output one JSON object a line and nothing else, for scripts; with "
+                              "--quiet without those within epochs", choices=("text", "json"), view=True)
+    board_images: int = _option(8, "training images, as augmented, with predictions in TensorBoard after every epoch; 0: none",
+                                low=0, high=64, view=True)
+    board_histograms: int = _option(0, "epochs between TensorBoard's histograms of weights and gradients, layer by layer; 0: "
+                                    "none", low=0, metavar="EPOCHS", view=True)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
         if not self.output:
             object.__setattr__(self, "output", os.path.join("runs", f"{self.model}-{self.dataset}"))
+        augment.resolve(self.augment, "none")  # Raises where it says what there is not.
         if self.gpus is not None and self.devices > 1:
             raise UserError(f"--gpus {self.gpus} and --devices {self.devices} exclude each other; --devices counts CPU devices")
+        for flag, given in (("--switch-to", self.switch_to is not None), ("--ema", self.ema > 0),
+                            ("--precision fp16", self.precision == "fp16")):
+            if given and (self.kvstore == "dist_async" or self.local_steps > 1):
+                raise UserError(f"{flag} goes neither with --kvstore dist_async, whose servers make the updates, nor with "
+                                "--local-steps, between which workers differ")
+        if self.schedule == "one_cycle" and self.kvstore == "dist_async":
+            raise UserError("--schedule one_cycle moves the momentum; --kvstore dist_async has it on the servers, out of reach")
+        if self.switch_to is not None and self.switch_lr is None:
+            raise UserError(f"--switch-to {self.switch_to} needs --switch-lr, its learning rate: rates of different optimizers "
+                            "do not compare")
+        if self.step_rates and len(self.step_rates) != len(self.milestones):
+            raise UserError(f"--step-rates has {len(self.step_rates)} numbers and --milestones {len(self.milestones)}; expected "
+                            "a rate for each milestone")
+        if self.schedule == "one_cycle" and self.warmup_epochs:
+            raise UserError(f"--warmup-epochs {self.warmup_epochs} with --schedule one_cycle, whose first part is a warm-up")
         if self.accumulate > self.batch_size:
             raise UserError(f"--accumulate {self.accumulate} is more than --batch-size {self.batch_size}")
 
     def as_dict(self):
-        """The configuration as a dict that JSON can hold."""
-        values = dataclasses.asdict(self)
-        values["milestones"] = list(self.milestones)
-        return values
+        """What decides the result as a dict that JSON can hold."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if not field.metadata["view"]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def contexts(self):
         """The devices of this worker as MXNet contexts."""
@@ -111,12 +179,13 @@ def _checked(field, value):
     if value is None:
         if field.default is None:
             return None
-        raise UserError(f"{flag} is null; expected {'a value' if kind == 'fractions' else kind.__name__}")
+        raise UserError(f"{flag} is null; expected {'a value' if isinstance(kind, str) else kind.__name__}")
     try:
-        if kind == "fractions":
-            parts = value.split(",") if isinstance(value, str) else value
+        if kind in ("fractions", "numbers"):
+            parts = value.split(",") if isinstance(value, str) and (value or kind == "fractions") else value
             value = tuple(float(part) for part in parts)
-            if not all(0 < part < 1 for part in value) or list(value) != sorted(value):
+            fractions = all(0 < part < 1 for part in value) and list(value) == sorted(value)
+            if not (fractions if kind == "fractions" else all(0 <= part < float("inf") for part in value)):
                 raise ValueError
             return value
         if kind is bool:
@@ -131,7 +200,8 @@ def _checked(field, value):
             raise ValueError
         value = kind(value)
     except (TypeError, ValueError):
-        expected = {"fractions": "rising fractions of the run between 0 and 1, with commas", bool: "true or false",
+        expected = {"fractions": "rising fractions of the run between 0 and 1, with commas",
+                    "numbers": "numbers of at least 0, with commas", bool: "true or false",
                     int: "a whole number", float: "a number", str: "a text"}[kind]
         raise UserError(f"{flag} is {value!r}; expected {expected}") from None
     if rules["choices"] and value not in rules["choices"]:
@@ -140,6 +210,17 @@ def _checked(field, value):
         top = f" to {rules['high']}" if rules["high"] is not None else " or more"
         raise UserError(f"{flag} is {value}; expected {rules['low']}{top}")
     return value
+
+
+#: Settings that are told whatever they are.
+_TOLD = ("model", "dataset", "epochs", "batch_size", "lr", "optimizer", "schedule", "seed", "output")
+
+
+def described(config):
+    """One line for a person: the settings that matter most, and those that are not the defaults."""
+    values, defaults = config.as_dict(), TrainConfig().as_dict()
+    told = [f"{name}={value}" for name, value in values.items() if name in _TOLD or value != defaults[name]]
+    return "  ".join(told) + "  (all others are the defaults)"
 
 
 def add_arguments(parser):
@@ -151,7 +232,7 @@ def add_arguments(parser):
         rules, flag = field.metadata, "--" + field.name.replace("_", "-")
         default = field.default
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        note = "" if default is None or default == "" else f" (default: {str(shown).lower() if rules['kind'] is bool else shown})"
+        note = "" if default in (None, "", ()) else f" (default: {str(shown).lower() if rules['kind'] is bool else shown})"
         if rules["kind"] is bool:
             parser.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, metavar="true|false",
                                 type=_boolean, nargs="?", const=True, help=rules["help"] + note)

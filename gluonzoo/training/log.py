@@ -1,31 +1,37 @@
-"""What a run shows and writes: a progress line or bar, a JSON-lines log, TensorBoard scalars."""
+"""What a run shows and writes: its view on the terminal, a JSON-lines log, TensorBoard."""
 import json
 import os
-import sys
 import time
+
+from .progress import Progress
 
 __all__ = ["RunLog"]
 
 
 class RunLog:
-    """The log of one run. On workers other than rank 0 it shows and writes nothing.
+    """The log of one run. On workers other than rank 0 it writes nothing, and shows lines only with `show_workers`.
 
-    Files in folder: log.jsonl (an object a line, events "step" and "epoch") and tensorboard/ when tensorboardX is
-    installed (``pip install -e '.[visual]'``).
+    Files in folder: log.jsonl (an object a line: "event" is start, step or epoch, "time" seconds since 1970) and tensorboard/
+    when tensorboardX is installed (``pip install -e '.[visual]'``).
 
     Args:
         folder: the run's folder, or None for no files.
         enabled: False on other ranks.
         interval: seconds between "step" events, and between lines when the output is not a terminal.
+        config: `TrainConfig`, of which quiet, show_workers and log_format are read; None for the defaults.
+        rank, workers: which of how many workers this is.
     """
 
-    def __init__(self, folder, enabled=True, interval=5.0):
-        self.enabled, self._interval = enabled, interval
-        self._file = self._board = self._bar = None
-        self._told = time.monotonic()
+    def __init__(self, folder, enabled=True, interval=5.0, config=None, rank=0, workers=1):
+        self.enabled, self._interval, self._workers = enabled, interval, workers
+        self._file = self._board = None
+        self._written, self._pictures = 0.0, True
         self._progress = os.environ.get("GLUONZOO_PROGRESS_FILE")
-        # The launcher passes bars through a pipe; it says so when a terminal is at the other end.
-        self._terminal = sys.stdout.isatty() or os.environ.get("GLUONZOO_BAR") == "1"
+        self._lines = not enabled and bool(getattr(config, "show_workers", False))
+        style = getattr(config, "log_format", "text") if enabled else "text" if self._lines else "none"
+        # The launcher puts a worker's name in front of its lines.
+        name = f"worker {rank}" if self._lines and not self._progress else ""
+        self.view = Progress(style, getattr(config, "quiet", False), name, interval, lines=self._lines)
         if enabled and folder is not None:
             os.makedirs(folder, exist_ok=True)
             self._file = open(os.path.join(folder, "log.jsonl"), "a", encoding="utf-8")
@@ -33,22 +39,46 @@ class RunLog:
                 from tensorboardX import SummaryWriter
                 self._board = SummaryWriter(os.path.join(folder, "tensorboard"))
             except ImportError:
-                self.say("TensorBoard scalars are off: pip install -e '.[visual]'")
+                self.say("TensorBoard is off: pip install -e '.[visual]'", detail=True)
 
-    def say(self, text):
-        """Print a line (rank 0 only)."""
+    def begin_board(self, run):
+        """Write the network's graph into TensorBoard, at a run's very beginning."""
+        if self._board is not None and run.position.step == 0:
+            from ..visual.tensorboard import write_graph
+            self._draw(lambda: write_graph(self._board, run.net, run.train_set[1].input_shape))
+
+    def epoch_board(self, run, epoch):
+        """Write the images and histograms that the configuration asks for into TensorBoard, after an epoch (from 0)."""
+        (dataset, transform), step = run.train_set, run.position.step
+        images, every = (getattr(run.config, name, 0) for name in ("board_images", "board_histograms"))
+        if self._board is not None and images:
+            from ..visual.tensorboard import write_images
+            self._draw(lambda: write_images(self._board, run.net, dataset, transform, images, epoch, step))
+        if self._board is not None and every and (epoch + 1) % every == 0:
+            from ..visual.tensorboard import write_histograms
+            self._draw(lambda: write_histograms(self._board, run.net, step))
+
+    def _draw(self, write):
+        """Write pictures; whatever goes wrong with them must not end a training."""
+        if self._pictures:
+            try:
+                write()
+            except Exception as error:
+                self._pictures = False
+                self.say(f"no pictures in TensorBoard from here on: {type(error).__name__}: {error}")
+
+    def say(self, text, detail=False):
+        """Show a line (rank 0 only). detail: one that --quiet leaves out."""
         if self.enabled:
-            if self._bar is not None:
-                self._bar.clear()
-            print(text, flush=True)
+            self.view.say(text, detail)
+
+    def start(self, facts):
+        """Log the beginning of a run, or of its continuation: {"config": ..., "machine": ...}."""
+        self._record({"event": "start", **facts})
 
     def start_epoch(self, epoch, epochs, steps, done=0):
-        """Begin an epoch's bar: number of updates in it, and how many were done before (a resumed run)."""
-        self._label, self._steps = f"epoch {epoch + 1}/{epochs}", steps
-        if self.enabled and self._terminal:
-            from tqdm import tqdm
-            self._bar = tqdm(total=steps, initial=done, desc=self._label, unit="step", file=sys.stdout,
-                             dynamic_ncols=True, leave=False, mininterval=0.25)
+        """Begin an epoch: number of updates in it, and how many were done before (a resumed run)."""
+        self.view.start_epoch(epoch, epochs, steps, done)
 
     def step(self, epoch, step, step_in_epoch, loss, metric, rate, speed):
         """Report progress after an update: mean loss (None: not known yet) and metric of the epoch so far, rate, speed."""
@@ -56,18 +86,13 @@ class RunLog:
             # Read by the launcher, whose deadlines watch steps rather than mere process life.
             with open(self._progress, "w", encoding="ascii") as file:
                 file.write(f"{step}\n")
-        if not self.enabled or loss is None:
+        if loss is None or not (self.enabled or self._lines):
             return
-        shown = f"loss {loss:.4f}  {metric[0]} {metric[1]:.4f}  lr {rate:.4g}  {speed:,.0f} img/s"
-        if self._bar is not None:
-            self._bar.set_postfix_str(shown, refresh=False)
-            self._bar.update(step_in_epoch - self._bar.n)
-        if time.monotonic() - self._told >= self._interval:
-            self._told = time.monotonic()
-            if self._bar is None:
-                print(f"{self._label}  step {step_in_epoch}/{self._steps}  {shown}", flush=True)
-            self._write({"event": "step", "epoch": epoch, "step": step, "loss": loss, f"{metric[0]}": metric[1],
-                         "lr": rate, "images_per_second": speed})
+        self.view.step(step_in_epoch, loss, metric, rate, speed)
+        if self.enabled and time.monotonic() - self._written >= self._interval:
+            self._written = time.monotonic()
+            self._record({"event": "step", "epoch": epoch, "step": step, "loss": loss, f"{metric[0]}": metric[1],
+                          "lr": rate, "images_per_second": speed})
             self._scalars(step, {"train/loss": loss, f"train/{metric[0]}": metric[1], "train/lr": rate,
                                  "train/images_per_second": speed})
 
@@ -77,24 +102,27 @@ class RunLog:
             with open(self._progress, "w", encoding="ascii") as file:
                 file.write(f"{text}\n")
 
-    def end_epoch(self, record):
-        """Close the bar; print and write the epoch's record ({"epoch", "step", "train_loss", ...})."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def end_epoch(self, record, history=()):
+        """Show and write the epoch's record ({"epoch", "step", "train_loss", ...}); history: those of the epochs so far."""
         if not self.enabled:
+            self.view.close()
             return
-        parts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items()
-                 if name.startswith(("train_", "val_"))]
-        if "left_out" in record:
-            parts.append(f"updates left out {record['left_out']}")
-        print(f"{self._label}  {'  '.join(parts)}  {record['images_per_second']:,.0f} img/s  {record['seconds']:.1f} s",
-              flush=True)
-        self._write({"event": "epoch", **record})
+        earlier = [other["val_accuracy"] for other in history if other is not record and "val_accuracy" in other]
+        self.view.end_epoch(record, best=bool(earlier) and record.get("val_accuracy", 0) > max(earlier))
+        self._record({"event": "epoch", **record})
         self._scalars(record["step"], {name.replace("_", "/", 1): value for name, value in record.items()
                                        if name.startswith(("train_", "val_"))})
 
-    def _write(self, record):
+    def finish(self, facts):
+        """Tell scripts how the run ended; not in the log, whose last line stays the last epoch's."""
+        if self.enabled:
+            self.view.event({"event": "finish", "time": round(time.time(), 3), **facts})
+
+    def _record(self, record):
+        if not self.enabled:
+            return
+        record = {**record, "time": round(time.time(), 3)}
+        self.view.event(record)
         if self._file is not None:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
@@ -106,10 +134,10 @@ class RunLog:
 
     def close(self):
         """Close the files."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self.view.close()
         if self._file is not None:
             self._file.close()
+            self._file = None
         if self._board is not None:
             self._board.close()
+            self._board = None

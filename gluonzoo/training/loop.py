@@ -1,5 +1,6 @@
 """The training loop, explicit: `fit` -> `train_one_epoch` -> `step`; and `evaluate`."""
 import collections
+import functools
 import math
 import time
 
@@ -7,7 +8,7 @@ import mxnet as mx
 import numpy as np
 
 from .. import data
-from .schedule import learning_rate
+from . import rates
 from .session import Position, Run, TrainingError, draws_random_numbers
 
 __all__ = ["TrainingError", "Position", "Run", "fit", "evaluate", "draws_random_numbers"]
@@ -34,22 +35,26 @@ def step(run, images, labels):
 
     Returns: [(losses, outputs, labels)] per device and accumulation part; the arrays may still be computing.
     """
-    results = []
+    results, scale = [], run.trainer.loss_scaler and run.trainer.loss_scaler.scale
     if run._seeds:
         position, store = run.position, run.store
         mx.random.seed((run.config.seed * 1000003 + position.step * 8191 + store.rank * 127 + 1) % (2**31))
     for part in np.array_split(np.arange(len(images)), run.trainer.accumulate):
         pairs = _device_batches(run, images[part[0]:part[-1] + 1], labels[part[0]:part[-1] + 1]) if len(part) else []
         heads = []
+        if run.sync is not None:
+            run.sync.begin(len(pairs))
         with mx.autograd.record():
             for image, label in pairs:
                 losses, outputs = run.task.forward(run.net, image, label)
-                heads.extend(losses.values())
+                heads.extend(losses.values() if scale is None else [loss * scale for loss in losses.values()])
                 results.append((losses, outputs, label))
         if heads:
             mx.autograd.backward(heads)
         if len(pairs) < len(run.contexts):
             _clear_idle_devices(run, len(pairs))
+        if run.sync is not None:
+            run.sync.end(len(pairs))
         run.trainer.step(len(part), vote=run.stop.asked)
     return results
 
@@ -59,7 +64,8 @@ def _step_or_none(run, images, labels):
 
     Raises: TrainingError, on all workers alike, when too many updates in a row were left out.
     """
-    if run.config.on_nan == "stop":
+    scaler = run.trainer.loss_scaler
+    if run.config.on_nan == "stop" and scaler is None:
         return step(run, images, labels)
     before = run.statistics()
     results = step(run, images, labels)
@@ -70,9 +76,12 @@ def _step_or_none(run, images, labels):
         run.set_statistics(before)
     run.left_out_in_a_row += 1
     run.position.left_out += 1
-    run.log.say(f"update {run.position.step} left out: its gradient is not finite ({run.left_out_in_a_row} in a row)")
-    if run.left_out_in_a_row >= LEFT_OUT_LIMIT:
-        raise TrainingError(f"{LEFT_OUT_LIMIT} updates in a row had gradients that are not finite: lower --lr or use --clip-norm")
+    run.log.say(f"update {run.position.step} left out: its gradient is not finite ({run.left_out_in_a_row} in a row"
+                + (f"; loss scale {scaler.scale:g})" if scaler else ")"))
+    # A loss scale needs some updates to find its size: from 2^24 to 1 it is halved 24 times.
+    limit = LEFT_OUT_LIMIT + 24 if scaler else LEFT_OUT_LIMIT
+    if run.left_out_in_a_row >= limit:
+        raise TrainingError(f"{limit} updates in a row had gradients that are not finite: lower --lr or use --clip-norm")
     return None
 
 
@@ -86,18 +95,11 @@ def _clear_idle_devices(run, busy):
                 gradient[:] = 0
 
 
-def _rate(run, step):
-    """The learning rate of an update."""
-    config = run.config
-    return learning_rate(step, run.total_steps, run.peak_rate, config.schedule, config.milestones,
-                         round(config.warmup_epochs * len(run.batches)))
-
-
 def train_one_epoch(run, loader):
     """Run the rest of the current epoch.
 
-    Returns: the epoch's record of losses, metric and speed; None when the run stops before the epoch is over, as it was
-        asked to. A checkpoint has then been written.
+    Returns: the epoch's record of losses, metric, speed and the share of its time spent waiting for data; None when the run
+        stops before the epoch is over, as it was asked to. A checkpoint has then been written.
     """
     config, position, task = run.config, run.position, run.task
     pending = collections.deque()
@@ -114,8 +116,10 @@ def train_one_epoch(run, loader):
                                     "lower --lr, or use --clip-norm or --on-nan skip")
 
     for batch, images, labels in loader:
-        run.trainer.set_learning_rate(_rate(run, position.step))
+        rates.set_for(run, position.step)
         results = _step_or_none(run, images, labels)
+        if run.ema is not None and not run.trainer.left_out:
+            run.ema.update(run.statistics())
         if results is not None:
             pending.append((position.step, results))
         if run.samples is not None:
@@ -144,8 +148,9 @@ def train_one_epoch(run, loader):
         sums = run.store.all_sum(sums)
     seconds = time.monotonic() - begun
     return {"epoch": position.epoch, "step": position.step, "train_loss": sums[0] / max(sums[2], 1),
-            f"train_{task.metric}": sums[1] / max(sums[2], 1), "lr": _rate(run, max(position.step - 1, 0)),
+            f"train_{task.metric}": sums[1] / max(sums[2], 1), "lr": rates.rate_of(run, max(position.step - 1, 0)),
             "images_per_second": images_here / max(seconds, 1e-9), "seconds": seconds,
+            "data_wait": loader.waited / max(seconds, 1e-9),
             **({"left_out": position.left_out} if position.left_out else {})}
 
 
@@ -179,7 +184,10 @@ def evaluate(net, task, dataset, transform, batch_size, store=None, contexts=Non
 
 
 def _validate(run):
-    """Validate with running statistics averaged over workers and devices, then put this worker's own back."""
+    """Validate with running statistics averaged over workers and devices, then put this worker's own back.
+
+    Where the run keeps a moving average of the weights, that is what counts; the weights' own figures are "val_raw_...".
+    """
     def beat(samples=0):
         # A long validation is progress too: the launcher watches for changes.
         run.log.heartbeat(f"{run.position.step} validating {samples}")
@@ -189,10 +197,17 @@ def _validate(run):
         return {}
     rows = run.worker_statistics()
     run.average_statistics(rows)
-    result = evaluate(run.net, run.task, *run.valid_set, max(run.config.batch_size, 64), run.store, beat=beat)
+    measure = functools.partial(evaluate, run.net, run.task, *run.valid_set, max(run.config.batch_size, 64), run.store, beat=beat)
+    raw = result = measure()
     if rows is not None:
         run.set_statistics(rows[run.store.rank])
-    return {"val_loss": result["loss"], f"val_{run.task.metric}": result[run.task.metric]}
+    if run.ema is not None:
+        with run.averaged_weights():
+            result = measure()
+    record = {"val_loss": result["loss"], f"val_{run.task.metric}": result[run.task.metric]}
+    if run.ema is not None:
+        record.update({"val_raw_loss": raw["loss"], f"val_raw_{run.task.metric}": raw[run.task.metric]})
+    return record
 
 
 def fit(run):
@@ -208,6 +223,7 @@ def fit(run):
     dataset, transform = run.train_set
     try:
         run.open_sample_log()
+        run.log.begin_board(run)
         while position.epoch < config.epochs:
             run.log.start_epoch(position.epoch, config.epochs, len(run.batches), position.step_in_epoch)
             with data.Loader(dataset, run.batches, transform, epoch=position.epoch, start=position.step_in_epoch) as loader:
@@ -220,7 +236,8 @@ def fit(run):
             if run.valid_set is not None and (last or (position.epoch + 1) % config.validate_every == 0):
                 record.update(_validate(run))
             position.history.append(record)
-            run.log.end_epoch(record)
+            run.log.end_epoch(record, position.history)
+            run.log.epoch_board(run, position.epoch)
             position.epoch, position.step_in_epoch = position.epoch + 1, 0
             position.sums, position.samples, position.left_out = np.zeros(2), 0, 0
             run.save_checkpoint()

@@ -1,5 +1,6 @@
 """From a configuration to a finished run: everything `tools/train.py` does, as one call."""
 import dataclasses
+import json
 import os
 import random
 
@@ -7,13 +8,17 @@ import mxnet as mx
 import numpy as np
 
 from .. import data, registry, runtime
+from ..data.augment import resolve
+from ..data.augment_color import lighting_for
 from ..distributed import cluster
 from ..distributed import kvstore as kvstores
 from ..errors import UserError
-from . import checkpoint
+from . import checkpoint, optimizers, precision, recipes
 from . import config as configs
-from .finetune import freeze, load_all_but_output
+from .building import build_network, check_reset, load_start, model_arguments
+from .finetune import freeze
 from .loop import fit
+from .machine import machine_facts
 from .session import Run, parts_of_a_batch
 from .tasks import Classification
 from .trainer import Trainer
@@ -23,14 +28,6 @@ __all__ = ["prepare", "train", "find_checkpoint"]
 
 #: In a run's folder: which job of the launcher's made it. A restarted job finds the folder by it.
 _MARK = ".job"
-
-
-def optimizer_arguments(config):
-    """The optimizer's arguments that the configuration decides; momentum only where the optimizer has one."""
-    arguments = {"learning_rate": config.lr, "wd": config.wd}
-    if config.optimizer in ("sgd", "nag", "signum", "lars"):
-        arguments["momentum"] = config.momentum
-    return arguments
 
 
 def numbered_outputs(output):
@@ -90,7 +87,8 @@ def find_checkpoint(explicit, resume, restarted=False, tell=print):
         restarted: the launcher started this job again, so it continues where it got to, whatever resume says.
     Raises: CheckpointError when a checkpoint is asked for and there is none, or every one there is damaged.
     """
-    default = configs.build({k: v for k, v in explicit.items() if k in ("model", "dataset")}).output
+    named = {**recipes.settings_of(explicit.get("recipe")), **explicit}
+    default = configs.build({k: v for k, v in named.items() if k in ("model", "dataset")}).output
     if restarted and "output" not in explicit and resume is False:
         # Not simply the folder used last: this job may have ended before it made its own.
         own = _own_output(default) if _job() is not None else ([None] + numbered_outputs(default)[0])[-1]
@@ -132,8 +130,9 @@ def settings(explicit, resume=False, tell=print):
     restarted = cluster.restarts() > 0
     saved = find_checkpoint(explicit, resume, restarted, tell)
     if saved is None:
-        rate = registry.model_spec(explicit.get("model", configs.TrainConfig.model)).learning_rate
-        config = configs.build({} if rate is None else {"lr": rate}, explicit)
+        recipe = recipes.settings_of(explicit.get("recipe"))
+        rate = registry.model_spec({**recipe, **explicit}.get("model", configs.TrainConfig.model)).learning_rate
+        config = configs.build({} if rate is None else {"lr": rate}, recipe, explicit)
         if "output" not in explicit:
             config = dataclasses.replace(config, output=numbered_outputs(config.output)[1])
         elif not restarted and resume != "auto" and _checkpoints(config.output):
@@ -148,6 +147,10 @@ def settings(explicit, resume=False, tell=print):
         if explicit.get(name, saved.config[name]) != saved.config[name]:
             raise checkpoint.CheckpointError(f"checkpoint {saved.path} is of {name} {saved.config[name]!r}; "
                                              f"--{name} asks for {explicit[name]!r}")
+    if explicit.get("recipe", saved.config.get("recipe")) != saved.config.get("recipe"):
+        raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained by recipe {saved.config.get('recipe')}; --recipe "
+        "asks "
+                                         f"for {explicit['recipe']}")
     for name in ("freeze", "reset_classes"):
         if str(explicit.get(name, saved.config.get(name))) != str(saved.config.get(name)):  # Text, from the command line.
             flag = "--" + name.replace("_", "-")
@@ -167,47 +170,6 @@ def _seed(config, rank):
     mx.random.seed(config.seed + rank)
 
 
-def _fitting_model(config, train_set):
-    """Builder arguments so that the network fits the data: number of classes, channels of grey images."""
-    spec = registry.model_spec(config.model)
-    arguments = {}
-    if len(train_set.classes) != spec.classes:
-        arguments["classes"] = len(train_set.classes)
-    channels = train_set.image_shape[0] if train_set.image_shape else spec.input_shape[0]
-    if channels != spec.input_shape[0]:
-        arguments["in_channels"] = channels
-    return arguments
-
-
-def _check_reset(config, train_set):
-    """Raise UserError unless --reset-classes, where it is given, fits the data and there are weights to go with it."""
-    if config.reset_classes is None:
-        return
-    if config.reset_classes != len(train_set.classes):
-        raise UserError(f"--reset-classes is {config.reset_classes}; {config.dataset} has {len(train_set.classes)} classes")
-    if config.weights is None:
-        raise UserError(f"--reset-classes {config.reset_classes} makes a new last layer for loaded weights; name their file "
-                        "with --weights")
-
-
-def _load(net, config):
-    """Load --weights, all of them or all but the last layer."""
-    from ..interop import WeightsError, load_weights
-
-    if config.reset_classes is not None:
-        load_all_but_output(net, config.weights)
-        return
-    try:
-        load_weights(net, config.weights)
-    except WeightsError as error:
-        try:
-            load_all_but_output(net, config.weights)
-        except UserError:
-            raise error from None
-        raise UserError(f"{config.weights}: its last layer is not for the {net.classes} classes of {config.dataset}; all else "
-                        f"fits: with --reset-classes {net.classes} that layer is made anew") from None
-
-
 def _share(net, names, store):
     """Give every worker rank 0's values of the named parameters; every worker must call it."""
     parameters = net._collect_params_with_prefix()
@@ -223,43 +185,65 @@ def prepare(config, saved=None):
     Raises: UserError for anything the configuration asks that cannot be had; nothing has been written then.
     """
     spec = registry.model_spec(config.model)
+    optimizers.check(config)
+    precision.check(config.precision, config.model, config.gpus is not None)
     contexts = config.contexts()
+    if config.sync_bn and config.gpus is None:
+        # CPU devices share the process's processors, and on one of them BatchNorm sees the worker's whole part anyway.
+        contexts = contexts[:1]
     if len(contexts) > 1 and config.gpus is None and not os.environ.get("OMP_NUM_THREADS"):
         # Every CPU device runs its operators in a thread of its own; together they share this process's processors.
         runtime.set_threads(max(1, runtime.default_threads() // len(contexts)), contexts)
     train_set = data.load(config.dataset, train=True, data_dir=config.data_dir)
     valid_set = data.load(config.dataset, train=False, data_dir=config.data_dir)
     if saved is None:
-        _check_reset(config, train_set)
-    arguments = saved.config.get("model_arguments", {}) if saved else _fitting_model(config, train_set)
+        check_reset(config, train_set)
+    arguments = saved.config.get("model_arguments", {}) if saved else model_arguments(config, train_set)
     size = (config.input_size, config.input_size) if config.input_size else spec.input_shape[1:]
     shape = (arguments.get("in_channels", spec.input_shape[0]), *size)
-    augment = train_set.default_augment if config.augment == "default" else config.augment
+    augment = resolve(config.augment, train_set.default_augment)
+    lighting = lighting_for(augment, train_set, saved.config.get("lighting") if saved else None)
     transforms = [data.Transform(shape, train_set.mean, train_set.std, train=train, augment=augment if train else "none",
-                                 seed=config.seed) for train in (True, False)]
+                                 seed=config.seed, lighting=lighting) for train in (True, False)]
     store = kvstores.create(config.kvstore)
     _seed(config, store.rank)
-    net = registry.get_model(config.model, **arguments)
+    precision.begin(config.precision)
+    net = build_network(config, arguments)
+    if config.precision == "fp16":
+        net.cast("float16")
     net.initialize(ctx=contexts)
     if saved is not None:
         set_parameters(net, saved.arrays("parameters.params"), saved.path)
     elif config.weights is not None:
-        _load(net, config)
+        load_start(net, config)
     frozen = freeze(net, config.freeze) if config.freeze else ()
-    trainer = Trainer(net, config.optimizer, optimizer_arguments(config), store, clip_value=config.clip_value,
-                      clip_norm=config.clip_norm, accumulate=parts_of_a_batch(config, store),
+    trainer = Trainer(net, config.optimizer, optimizers.arguments_of(config, config.optimizer, config.lr), store,
+                      clip_value=config.clip_value, clip_norm=config.clip_norm, accumulate=parts_of_a_batch(config, store),
                       decay_bias_and_norm=config.decay_bias_and_norm, on_nan=config.on_nan,
                       compression=config.compression, compression_threshold=config.compression_threshold,
-                      local_steps=config.local_steps)
+                      local_steps=config.local_steps,
+                      loss_scaler=precision.LossScaler() if config.precision == "fp16" else None)
     if frozen and saved is None and store.is_distributed:
         # The trainer brings the trained ones to rank 0's values; fresh random ones differ between workers too.
         _share(net, frozen, store)
-    run = Run(net, trainer, Classification(), (train_set, transforms[0]), (valid_set, transforms[1]), config,
-              output=config.output, model_arguments=arguments)
+    task = Classification(config.label_smoothing, config.aux_weight, half=config.precision == "fp16")
+    run = Run(net, trainer, task, (train_set, transforms[0]), (valid_set, transforms[1]), config,
+              output=config.output, model_arguments=arguments,
+              recipe_values=saved.config.get("recipe_values") if saved else recipes.settings_of(config.recipe))
+    if config.sync_bn and len(contexts) < config.devices:
+        run.log.say(f"--sync-bn: the worker's part of the batch stays on one of {config.devices} CPU devices; they have the same "
+                    "processors")
     if saved is not None:
         run.restore(saved)
     net.hybridize(static_alloc=True, static_shape=True)
     return run
+
+
+def _tell(explicit):
+    """What shows a line before there is a log: as JSON where that was asked for."""
+    if explicit.get("log_format") == "json":
+        return lambda text: print(json.dumps({"event": "message", "text": text}), flush=True)
+    return print
 
 
 def train(explicit, resume=False):
@@ -268,11 +252,15 @@ def train(explicit, resume=False):
     Args: explicit: {TrainConfig field: value} of what differs from the defaults; resume: see `find_checkpoint`.
     Returns: (the `Run`, its history).
     """
-    config, saved = settings(explicit, resume)
+    config, saved = settings(explicit, resume, _tell(explicit))
     run = prepare(config, saved)
     if run.store.rank == 0:
-        run.log.say("configuration: " + "  ".join(f"{name}={value}" for name, value in config.as_dict().items()))
-        run.log.say(f"data: {run.train_set[0]!r}")
+        if config.recipe:
+            run.log.say(recipes.shown(config.recipe, run.recipe_values, config.as_dict()), detail=True)
+        run.log.say(f"configuration: {configs.described(config)}", detail=True)
+        run.log.say(f"data: {run.train_set[0]!r}", detail=True)
+        run.log.start({"config": config.as_dict(), "data": repr(run.train_set[0]), "update": run.position.step,
+                       "machine": machine_facts(run.contexts, run.store.num_workers)})
         os.makedirs(config.output, exist_ok=True)
         _mark(config.output)
     with run.stop.on_signals():
@@ -282,16 +270,19 @@ def train(explicit, resume=False):
                     f"{config.output}")
     elif run.store.rank == 0:
         finish(run, config)
+    run.log.finish({"output": config.output, "update": run.position.step, "stopped": run.stopped,
+                    "reason": run.stop.reason if run.stopped else None})
     return run, history
 
 
 def finish(run, config):
     """Write what a person looks at after a run: the training curve. Says what is where."""
-    run.log.say(f"checkpoints and log: {config.output}")
+    run.log.say(f"checkpoints and log: {config.output}", detail=True)
     try:
         from ..visual.curves import training_curve
         curve = os.path.join(config.output, "curve.png")
         training_curve(os.path.join(config.output, "log.jsonl"), curve)
-        run.log.say(f"training curve: {curve}")
+        run.log.say(f"training curve: {curve}", detail=True)
     except (ImportError, UserError) as error:
         run.log.say(f"no training curve: {error}")
+    run.log.say(f"a page of it: python tools/report.py {config.output} --evaluate -o report.html", detail=True)

@@ -9,15 +9,16 @@ import numpy as np
 
 from .. import data
 from ..errors import TrainingError
-from . import checkpoint
+from ..layers import sync_batch_norm
+from . import checkpoint, optimizers
+from .ema import WeightAverage
 from .log import RunLog
 from .samples import SampleLog
+from .statistics import HoldsStatistics, mean_row
 from .stopping import Agreement, StopRequest
 from .weights import get_parameters
 
 __all__ = ["TrainingError", "Position", "Run", "draws_random_numbers", "global_batch", "parts_of_a_batch"]
-
-BATCH_NORM_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass
@@ -66,7 +67,7 @@ def parts_of_a_batch(config, store):
     return -(-share // -(-config.batch_size // config.accumulate))
 
 
-class Run:
+class Run(HoldsStatistics):
     """One training run: a network, its trainer and data, and the position in it.
 
     Args:
@@ -75,7 +76,9 @@ class Run:
         config: `TrainConfig`; batch_size, epochs, lr and so on are read from it.
         output: folder for checkpoints and logs, or None for neither.
         model_arguments: keyword arguments of the network's builder, saved so that checkpoints can rebuild it.
-    Attributes: position; stop, a `StopRequest`; stopped, whether `fit` ended early because of it.
+        recipe_values: what `config.recipe` set, saved too.
+    Attributes: position; stop, a `StopRequest`; stopped, whether `fit` ended early because of it; ema, a `WeightAverage` or
+        None; switched, whether `config.switch_to` has taken over.
 
     A job that goes on with fewer workers than it was asked for keeps its global batch, batch_size times the number it was
     asked for: each worker then has more samples in an update, which it runs in parts when its trainer accumulates
@@ -83,22 +86,26 @@ class Run:
     statistics that BatchNorm normalises by are those of a part, and Dropout draws other numbers.
     """
 
-    def __init__(self, net, trainer, task, train_set, valid_set, config, output=None, model_arguments=None):
+    def __init__(self, net, trainer, task, train_set, valid_set, config, output=None, model_arguments=None, recipe_values=None):
         self.net, self.trainer, self.task, self.config = net, trainer, task, config
         self.train_set, self.valid_set, self.output = train_set, valid_set, output
-        self.model_arguments = dict(model_arguments or {})
+        self.model_arguments, self.recipe_values = dict(model_arguments or {}), dict(recipe_values or {})
         self.store = trainer.kvstore
         self.contexts = next(iter(net.collect_params().values())).list_ctx()
         self.position = Position()
         self.batches = data.ShardedBatches(len(train_set[0]), config.batch_size, self.store.rank, self.store.num_workers,
-                                           seed=config.seed, global_batch_size=global_batch(config, self.store))
+                                           seed=config.seed, global_batch_size=global_batch(config, self.store),
+                                           blocks=getattr(train_set[0], "blocks", None))
         self.stop, self.stopped, self.all_stop = StopRequest(), False, False
         self.agreement = Agreement(self.stop, trainer)
-        self.left_out_in_a_row, self.samples = 0, None
+        self.left_out_in_a_row, self.samples, self.switched = 0, None, False
+        self.sync = sync_batch_norm(net, self.store) if config.sync_bn else None
+        self.ema = WeightAverage(net, config.ema, self.statistics()) if config.ema else None
         # Seeding MXNet costs about a millisecond, so networks without random operators go without.
         self._seeds = draws_random_numbers(net)
         # Every worker reports its steps to the launcher; only rank 0 shows and writes anything else.
-        self.log = RunLog(output, enabled=self.store.rank == 0)
+        self.log = RunLog(output, enabled=self.store.rank == 0, config=config, rank=self.store.rank,
+                          workers=self.store.num_workers)
 
     @property
     def total_steps(self):
@@ -107,9 +114,17 @@ class Run:
 
     @property
     def peak_rate(self):
-        """The learning rate after warm-up: `lr`, with `auto_scale_lr` times the global batch over `base_batch`."""
+        """The learning rate after warm-up: `lr`, or `switch_lr` once another optimizer has taken over; with `auto_scale_lr`
+        times the global batch over `base_batch`."""
         config = self.config
-        return config.lr * (global_batch(config, self.store) / config.base_batch if config.auto_scale_lr else 1)
+        rate = config.switch_lr if self.switched else config.lr
+        return rate * (global_batch(config, self.store) / config.base_batch if config.auto_scale_lr else 1)
+
+    def switch(self):
+        """Have the optimizer `config.switch_to` take over; every worker must call it after the same update."""
+        config = self.config
+        self.trainer.switch(config.switch_to, optimizers.arguments_of(config, config.switch_to, config.switch_lr))
+        self.switched = True
 
     def exit_code(self):
         """What a program ends with after `fit`: 0, also after an orderly stop; but 143 when it stood alone and SIGTERM stopped
@@ -128,46 +143,6 @@ class Run:
         if self.samples is not None:
             self.samples.close()
 
-    # Running statistics differ by worker and device; gradients do not touch them.
-
-    def _statistics(self):
-        return {name: parameter for name, parameter in self.net._collect_params_with_prefix().items()
-                if name.rpartition(".")[2] in BATCH_NORM_STATISTICS}
-
-    def statistics(self):
-        """This worker's running statistics, (D, L), a row a device, in the order of names; None when there are none."""
-        statistics = self._statistics()
-        if not statistics:
-            return None
-        # BatchNorm writes them in backward() without telling the engine, so reading alone would not wait for it.
-        mx.nd.waitall()
-        return np.stack([np.concatenate([parameter.list_data()[device].asnumpy().ravel()
-                                         for parameter in statistics.values()]) for device in range(len(self.contexts))])
-
-    def worker_statistics(self):
-        """All workers' and devices' running statistics, (W, D, L); None when there is one of each."""
-        if self.store.num_workers * len(self.contexts) == 1 or self.store.is_async:
-            return None
-        rows = self.statistics()
-        return None if rows is None else self.store.gather(rows)
-
-    def set_statistics(self, rows):
-        """Set this worker's running statistics from (D, L), one row a device."""
-        for device, row in enumerate(rows):
-            start = 0
-            for parameter in self._statistics().values():
-                size = int(np.prod(parameter.shape))
-                parameter.list_data()[device][:] = mx.nd.array(row[start:start + size].reshape(parameter.shape),
-                                                               dtype=parameter.dtype)
-                start += size
-        mx.nd.waitall()
-
-    def average_statistics(self, rows):
-        """Set this worker's running statistics to the mean of all workers' and devices' (W, D, L)."""
-        if rows is not None:
-            mean = rows.astype(np.float64).mean(axis=(0, 1)).astype(rows.dtype)
-            self.set_statistics(np.tile(mean, (len(self.contexts), 1)))
-
     # Checkpoints
 
     def save_checkpoint(self):
@@ -182,6 +157,7 @@ class Run:
         self.trainer.synchronize()
         rows = self.worker_statistics()
         own = None if rows is None else rows[self.store.rank]
+        average, average_rows = self._average_for_checkpoint()
         asynchronous = self.store.is_async
         self._require_finite(rows)
         seen = np.array([*self.position.sums, self.position.samples, self.stop.asked])
@@ -195,16 +171,39 @@ class Run:
             path = checkpoint.save(
                 os.path.join(self.output, "checkpoints"), parameters=get_parameters(self.net),
                 optimizer=None if asynchronous else self.trainer.state_dict(),
-                workers=None if rows is None else {"statistics": rows},
+                workers=None if rows is None else {"statistics": rows, **average_rows}, ema=average,
                 write_more=self.trainer.save_server_states if asynchronous else None,
                 state={**self.position.as_dict(), "seen": seen[:, :3].tolist(), "num_workers": self.store.num_workers,
                        "global_batch": self.batches.global_batch_size, "devices": len(self.contexts),
-                       "random": "seed, rank and step decide every draw"},
-                config={**self.config.as_dict(), "model_arguments": self.model_arguments, **self._data_facts()},
+                       "random": "seed, rank and step decide every draw", "switched": self.switched,
+                       "ema_updates": self.ema.updates if self.ema else 0},
+                config={**self.config.as_dict(), "model_arguments": self.model_arguments,
+                        "recipe_values": self.recipe_values, **self._data_facts()},
                 keep=self.config.keep, best=self._best_checkpoint())
             if own is not None:
                 self.set_statistics(own)
         return path
+
+    def _average_for_checkpoint(self):
+        """(The moving average's parameters, None without; every worker's own averaged statistics for workers.params)."""
+        if self.ema is None:
+            return None, {}
+        rows = self.gather_statistics(self.ema.statistics)
+        row = mean_row(rows) if rows is not None else None if self.ema.statistics is None else self.ema.statistics[0]
+        return {**self.ema.weights(), **self.named_statistics(row)}, {} if rows is None else {"ema_statistics": rows}
+
+    def _restore_average(self, saved):
+        values, rows = saved.arrays("ema.params"), saved.arrays("workers.params").get("ema_statistics")
+        if not values:
+            # The run had none before: it begins here, with what the checkpoint holds.
+            self.ema = WeightAverage(self.net, self.config.ema, self.statistics())
+            return
+        if rows is not None and rows.shape[:2] == (self.store.num_workers, len(self.contexts)):
+            rows = rows[self.store.rank]
+        elif self.ema.statistics is not None:
+            row = np.concatenate([values[name].ravel() for name in self._statistics()])
+            rows = np.tile(row, (len(self.contexts), 1))
+        self.ema.load(values, saved.state["ema_updates"], rows)
 
     def _require_finite(self, rows):
         """Raise TrainingError when what a checkpoint would hold is not finite. rows: `worker_statistics`."""
@@ -223,7 +222,9 @@ class Run:
 
     def _data_facts(self):
         dataset, transform = self.train_set
-        return {"classes": list(dataset.classes), "mean": [float(v) for v in dataset.mean],
+        lighting = getattr(transform, "own_lighting", None)
+        return {**({"lighting": lighting} if lighting else {}),
+                "classes": list(dataset.classes), "mean": [float(v) for v in dataset.mean],
                 "std": [float(v) for v in dataset.std], "input_shape": [int(v) for v in transform.input_shape]}
 
     def _best_checkpoint(self):
@@ -259,6 +260,8 @@ class Run:
             raise checkpoint.CheckpointError(
                 f"checkpoint {saved.path} was written at a global batch of {old_batch}, this run's is {new_batch}; continue "
                 f"with --resume {self.output} and another --output")
+        if state.get("switched"):
+            self.switch()
         if saved.has("optimizer.params"):
             self.trainer.load_state_dict(saved.arrays("optimizer.params"))
         elif self.store.is_async:
@@ -268,6 +271,8 @@ class Run:
         rows = saved.arrays("workers.params").get("statistics")
         if rows is not None and rows.shape[:2] == (self.store.num_workers, len(self.contexts)):
             self.set_statistics(rows[self.store.rank])
+        if self.ema is not None:
+            self._restore_average(saved)
         # Each worker's own sums where there are as many workers as before, else all of them on rank 0.
         sums = np.array(state["seen"])
         sums = sums if len(sums) == self.store.num_workers else sums.sum(axis=0, keepdims=True)

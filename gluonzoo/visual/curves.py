@@ -4,8 +4,9 @@ import math
 import os
 
 from ..errors import UserError
+from .picture import new_figure, save_figure
 
-__all__ = ["training_curve", "read_log"]
+__all__ = ["training_curve", "read_log", "epoch_records", "is_number"]
 
 _TRAIN, _VALIDATION = "#2166ac", "#c2410c"
 
@@ -32,7 +33,7 @@ def read_log(path):
 
 
 def training_curve(log, path, title=None):
-    """Draw a run's loss and accuracy over epochs into a PNG file.
+    """Draw a run's loss and accuracy over epochs into a PNG file, or an SVG where the path ends so.
 
     Left the loss: thin the training loss within epochs, bold at their ends, and the validation loss. Right the
     accuracy in percent. The best validation value (else training value) is marked. Of an epoch that is in the log
@@ -43,19 +44,13 @@ def training_curve(log, path, title=None):
         path: the picture to write; an earlier one is replaced only when the new one is complete.
     Raises: UserError when the log holds no complete epoch, or matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError:
-        raise UserError("drawing the training curve needs matplotlib: pip install -e '.[visual]'") from None
     records = read_log(log) if isinstance(log, (str, os.PathLike)) else [item for item in log if isinstance(item, dict)]
-    epochs, steps = _epochs(records), _steps(records)
+    epochs, steps = epoch_records(records), _steps(records)
     if not epochs:
         name = log if isinstance(log, (str, os.PathLike)) else "the log"
         raise UserError(f"{name}: no complete epoch in it; nothing to draw")
-    figure = Figure(figsize=(11, 4.2), dpi=120, constrained_layout=True)
-    FigureCanvasAgg(figure)  # The figure's own canvas: the backend that the user chose stays.
+    figure = new_figure((11, 4.2), "the training curve", dpi=120, constrained_layout=True)
+    from matplotlib.ticker import MaxNLocator
     left, right = figure.subplots(1, 2, sharex=True)
     for number, points in enumerate(steps):
         left.plot(*zip(*points), color=_TRAIN, linewidth=0.8, alpha=0.45,
@@ -76,23 +71,18 @@ def training_curve(log, path, title=None):
     left.set_xlim(0, 1.03 * max([1] + [max(line.get_xdata()) for axes in (left, right) for line in axes.lines]))
     if title:
         figure.suptitle(title)
-    beside = f"{os.fspath(path)}.tmp-{os.getpid()}"
-    try:
-        figure.savefig(beside, format="png")
-        os.replace(beside, path)
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+    save_figure(figure, path)
 
 
-def _number(value):
+def is_number(value):
+    """Whether a record's value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _epochs(records):
+def epoch_records(records):
     """Epoch records by number, the later of two; in order."""
     found = {record["epoch"]: record for record in records
-             if record.get("event") == "epoch" and _number(record.get("epoch"))}
+             if record.get("event") == "epoch" and is_number(record.get("epoch"))}
     return [found[number] for number in sorted(found)]
 
 
@@ -102,10 +92,10 @@ def _steps(records):
     The number of steps in an epoch comes from the records of complete ones.
     """
     lengths = [record["step"] / (record["epoch"] + 1) for record in records if record.get("event") == "epoch"
-               and _number(record.get("epoch")) and _number(record.get("step")) and record["step"] > 0]
+               and is_number(record.get("epoch")) and is_number(record.get("step")) and record["step"] > 0]
     found = {}
     for record in records if lengths else ():
-        if record.get("event") == "step" and all(_number(record.get(key)) for key in ("epoch", "step", "loss")):
+        if record.get("event") == "step" and all(is_number(record.get(key)) for key in ("epoch", "step", "loss")):
             # Of a step that is there twice, because the run was resumed from before it, the later record counts.
             found.setdefault(record["epoch"], {})[record["step"]] = record["loss"]
     return [[(step / max(lengths), found[epoch][step]) for step in sorted(found[epoch])] for epoch in sorted(found)]
@@ -116,7 +106,7 @@ def _draw(axes, epochs, quantity, scale, best):
     series = []
     for kind, name, colour in (("train", "training", _TRAIN), ("val", "validation", _VALIDATION)):
         key = f"{kind}_{quantity}"
-        points = [(record["epoch"] + 1, scale * record[key]) for record in epochs if _number(record.get(key))]
+        points = [(record["epoch"] + 1, scale * record[key]) for record in epochs if is_number(record.get(key))]
         if points:
             series.append((name, colour, points))
     for name, colour, points in series:

@@ -5,17 +5,18 @@ from mxnet.gluon import Block, nn
 from ..errors import UserError
 from .picture import montage, new_figure, save_figure
 
-__all__ = ["filters", "filter_tiles"]
+__all__ = ["filters", "filter_tiles", "first_convolution"]
 
 #: Tiles on a picture at most.
 MOST = 4096
 
 
-def _first_convolution(block, path=""):
+def first_convolution(block, path=""):
+    """(structural name, block) of the first 2-D convolution, or None."""
     if isinstance(block, nn.Conv2D):
         return path or type(block).__name__, block
     for name, child in block._children.items():
-        found = _first_convolution(child, f"{path}.{name}" if path else name)
+        found = first_convolution(child, f"{path}.{name}" if path else name)
         if found:
             return found
     return None
@@ -42,7 +43,7 @@ def filters(net, path, title=None):
     Raises: UserError when there is no 2-D convolution, it is not initialised, it has too many filters for a picture, or
         matplotlib is missing.
     """
-    found = _first_convolution(net) if isinstance(net, Block) else None
+    found = first_convolution(net) if isinstance(net, Block) else None
     if not found:
         raise UserError(f"{type(net).__name__} has no 2-D convolution whose filters could be drawn")
     name, conv = found

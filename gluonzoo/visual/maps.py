@@ -7,7 +7,7 @@ import numpy as np
 from ..layers import features
 from .picture import montage, new_figure, save_figure
 
-__all__ = ["feature_maps", "displayable"]
+__all__ = ["feature_maps", "stage_canvas", "displayable"]
 
 #: Maps of a stage that are shown at most.
 MOST = 64
@@ -22,6 +22,22 @@ def displayable(image):
     low, high = image.min(), image.max()
     image = (image - low) / max(high - low, 1e-12)
     return np.repeat(image[:1] if image.shape[0] != 3 else image, 1 if image.shape[0] == 3 else 3, axis=0).transpose(1, 2, 0)
+
+
+def stage_canvas(maps, most=MOST):
+    """A stage's maps as a grid on one scale: the strongest ones, in the order of their channels.
+
+    Shape: (C, h, w) -> a canvas of numbers in [0, 1], NaN between the tiles.
+    Returns: (canvas, whether there are values below zero, which then is at 0.5, and the number of maps shown).
+    """
+    strongest = np.sort(np.argsort(-maps.max(axis=(1, 2)), kind="stable")[:most])
+    high = float(np.percentile(np.abs(maps), 99.7))
+    signed = bool(maps.min() < -0.02 * high)  # Before a ReLU, say: zero is white then, and below it blue.
+    low = -high if signed else 0.0
+    tiles = np.clip((maps[strongest] - low) / max(high - low, 1e-12), 0, 1)
+    enlarge = max(1, round(32 / max(tiles.shape[1:])))  # So that the gaps stay thin beside maps of few pixels.
+    tiles = np.repeat(np.repeat(tiles, enlarge, axis=1), enlarge, axis=2)
+    return montage(tiles, gap=max(1, tiles.shape[1] // 24), background=np.nan), signed, len(strongest)
 
 
 def feature_maps(net, image, stages, path, most=MOST):
@@ -53,17 +69,10 @@ def feature_maps(net, image, stages, path, most=MOST):
     panels[0].imshow(displayable(inputs[0]), interpolation="nearest" if inputs.shape[2] < 100 else "antialiased")
     panels[0].set_title("input {}x{}x{}".format(*inputs.shape[1:]), fontsize=10)
     for axes, stage, value in zip(panels[1:], stages, maps):
-        strongest = np.sort(np.argsort(-value.max(axis=(1, 2)), kind="stable")[:most])
-        high = float(np.percentile(np.abs(value), 99.7))
-        signed = value.min() < -0.02 * high  # Before a ReLU, say: zero is white then, and below it blue.
-        low = -high if signed else 0.0
-        tiles = np.clip((value[strongest] - low) / max(high - low, 1e-12), 0, 1)
-        enlarge = max(1, round(32 / max(tiles.shape[1:])))  # So that the gaps stay thin beside maps of few pixels.
-        tiles = np.repeat(np.repeat(tiles, enlarge, axis=1), enlarge, axis=2)
-        canvas = montage(tiles, gap=max(1, tiles.shape[1] // 24), background=np.nan)
+        canvas, signed, count = stage_canvas(value, most)
         axes.set_facecolor("0.6")
         axes.imshow(canvas, cmap="RdBu_r" if signed else "magma", vmin=0, vmax=1, interpolation="nearest")
-        shown = "all" if len(strongest) == len(value) else f"{len(strongest)} of"
+        shown = "all" if count == len(value) else f"{count} of"
         axes.set_title("{}: {} {} maps {}x{}".format(stage, shown, *value.shape), fontsize=10, parse_math=False)
     save_figure(figure, path)
     return {stage: value.shape for stage, value in zip(stages, maps)}

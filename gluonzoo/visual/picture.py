@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import UserError
 
-__all__ = ["new_figure", "save_figure", "montage"]
+__all__ = ["new_figure", "save_figure", "write_text", "montage"]
 
 
 def new_figure(size, what, **options):
@@ -26,11 +26,25 @@ def new_figure(size, what, **options):
 
 
 def save_figure(figure, path):
-    """Write a figure as PNG; an earlier file is replaced only when the new one is complete."""
+    """Write a figure as PNG, or as SVG where the path ends so; an earlier file is replaced only when the new one is complete."""
     beside = f"{os.fspath(path)}.tmp-{os.getpid()}"
     try:
-        figure.savefig(beside, format="png")
+        figure.savefig(beside, format="svg" if os.fspath(path).lower().endswith(".svg") else "png")
         os.replace(beside, path)
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)
+
+
+def write_text(output, text):
+    """Write a text file beside its name and rename it. Raises: UserError when it cannot be written."""
+    beside = f"{os.fspath(output)}.tmp-{os.getpid()}"
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(beside, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
     finally:
         if os.path.exists(beside):
             os.unlink(beside)

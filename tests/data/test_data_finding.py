@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from gluonzoo import data
-from gluonzoo.data import catalog, published
+from gluonzoo.data import augment, catalog, published
 from gluonzoo.errors import UserError
 
 import numpy as np
@@ -18,13 +18,13 @@ def found(name, train=True, data_dir=None):
 
 
 def test_names():
-    assert data.names() == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagefolder")
+    assert data.names() == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagefolder", "records", "imagenet")
 
 
 @pytest.mark.parametrize("name, message", [
     ("minst", "data set 'minst' is not known; expected one of digits, .*; nearest: mnist"),
     ("CIFAR10", "nearest: cifar10, "), ("fashion-mnist", "nearest: fashion_mnist, "),
-    ("zzz", "expected one of digits, mnist, fashion_mnist, cifar10, cifar100, imagefolder$")])
+    ("zzz", "expected one of digits, mnist, fashion_mnist, cifar10, cifar100, imagefolder, records, imagenet$")])
 def test_unknown_name(name, message):
     with pytest.raises(UserError, match=message):
         data.load(name)
@@ -390,7 +390,7 @@ def test_catalog_is_consistent():
         assert entry.name == name and entry.folders[0] == name
         assert len(entry.mean) == len(entry.std) == entry.image_shape[0]
         assert len(set(entry.classes)) == len(entry.classes) == (entry.cifar[-1][1] if entry.cifar else 10)
-        assert entry.augment in data.AUGMENTATIONS and len(entry.mirrors) >= 2
+        assert augment.parse(entry.augment) is not None and len(entry.mirrors) >= 2
         for resource in entry.resources[0] + entry.resources[1]:
             assert len(resource.sha256) == 64 and len(resource.plain) in (0, 64) and resource.size > 0
         digests = [resource.sha256 for resource in entry.resources[0] + entry.resources[1]]

@@ -25,7 +25,7 @@ class Outcome:
     def comparable(self):
         """The reports with everything that equal runs have in common: weights, losses, accuracies; not times."""
         return {rank: {**report, "resumed_at": None, "history": [
-            {name: value for name, value in record.items() if name not in ("seconds", "images_per_second")}
+            {name: value for name, value in record.items() if name not in ("seconds", "images_per_second", "data_wait")}
             for record in report["history"]]} for rank, report in self.reports.items()}
 
 
