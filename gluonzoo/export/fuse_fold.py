@@ -6,7 +6,7 @@ import numpy as np
 
 from .graph import VARIABLE, Node
 
-__all__ = ["drop_identities", "fold_norms", "spell_out_norms", "split_over_concat", "uses"]
+__all__ = ["drop_identities", "flatten_before_dense", "fold_norms", "spell_out_norms", "split_over_concat", "uses"]
 
 #: Operators that compute nothing in inference mode.
 IDENTITIES = {"Dropout", "identity", "_copy", "BlockGrad", "make_loss"}
@@ -208,3 +208,18 @@ def _split(graph, joined, chain, conv, widths):
 def uses(graph, *operators):
     """Whether the graph has one of these operators."""
     return any(node.op in operators for node in graph.nodes.values() if node.op != VARIABLE)
+
+
+def flatten_before_dense(graph, shapes):
+    """Put a Flatten in front of every dense layer that reads a map.
+
+    oneDNN's dense layer takes a map of one pixel in whatever layout it has; run again in planned memory (`static_shape`) it then
+    finds a blocked layout where it wants a plain one, and the run dies.
+
+    Args: shapes: {entry: shape} of the graph.
+    """
+    for node in graph.operators:
+        if node.op == "FullyConnected" and node.attrs.get("flatten", True) and len(shapes.get(node.inputs[0], ())) > 2:
+            flat = graph.insert(Node("Flatten", free_name(graph, f"{node.name}_flat"), {}, [node.inputs[0]]), node.name)
+            node.inputs[0] = flat.entry
+    return graph

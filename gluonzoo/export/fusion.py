@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..layers.network import Network
 from .check import compare
-from .fuse_fold import drop_identities, fold_norms, spell_out_norms, split_over_concat, uses
+from .fuse_fold import drop_identities, flatten_before_dense, fold_norms, spell_out_norms, split_over_concat, uses
 from .fuse_layout import arrange_channels
 from .graph import Graph
 from .metadata import ExportError
@@ -43,6 +43,7 @@ class FusedBlock(mx.gluon.SymbolBlock):
             parameter._load_init(mx.nd.array(value, dtype=value.dtype), ctx or mx.cpu(), cast_dtype=True,
                                  dtype_source="saved")
         self.collect_params().setattr("grad_req", "null")
+        self._compiled = _Compiled(self)
         self.output_names = graph.output_names
         self._outputs = None
         if len(graph.outputs) > 1 and net is not None:
@@ -63,8 +64,86 @@ class FusedBlock(mx.gluon.SymbolBlock):
                 raise UserError("this network was made for inference: it has no gradients; train the one it was made from")
             if self._limits is not None:
                 Network.check_input(self._limits, x.shape)
-        outputs = super().forward(x, *args)
+        run = self._compiled if self._active and isinstance(x, mx.nd.NDArray) else super().forward
+        outputs = run(x, *args)
         return outputs if self._outputs is None else self._outputs(*outputs)
+
+    def hybridize(self, active=True, **kwargs):
+        """As any block's; compiled, a graph of fixed memory is kept for each of the last shapes that came repeatedly."""
+        self._compiled.clear()
+        super().hybridize(active, **kwargs)
+
+    def cast(self, dtype):
+        self._compiled.clear()
+        super().cast(dtype)
+
+
+class _Compiled:
+    """A block's graph compiled once for each shape of input, which MXNet does for one shape at a time.
+
+    MXNet's `static_shape` plans the whole run ahead, which halves the time of small networks. But given another shape and then
+    the first one again, one that oneDNN's operators are in dies in their layouts ("can't generate TBlob for MKLDNN data"). Here
+    every shape has a graph of its own, and what comes once or twice runs through one that is not planned ahead.
+    """
+    #: Shapes that have a planned graph. Each holds its maps, and the weights in the layouts that oneDNN chose for it.
+    MOST = 4
+    #: Uses of a shape before it gets a planned graph.
+    USES = 2
+
+    def __init__(self, block):
+        self._block = block
+        self.clear()
+
+    def clear(self):
+        self._general, self._planned, self._uses = None, collections.OrderedDict(), collections.OrderedDict()
+
+    def _compile(self, planned):
+        inputs, outputs = self._block._cached_graph
+        parameters, names = self._block.collect_params(), outputs.list_inputs()
+        flags = [("static_alloc", True), ("static_shape", planned)]
+        place = names.index(inputs[0].name) if inputs[0].name in names else None
+        own = [None if index == place else parameters[name] for index, name in enumerate(names)]
+        return mx.nd.CachedOp(outputs, flags), own
+
+    def __call__(self, x):
+        return self._run(self._choose(x), x)
+
+    @staticmethod
+    def _run(compiled, x):
+        op, parameters = compiled
+        return op(*[x if parameter is None else parameter.data(x.context) for parameter in parameters])
+
+    def _choose(self, x):
+        key = x.shape, x.context, x.dtype
+        if key in self._planned:
+            self._planned.move_to_end(key)
+            return self._planned[key]
+        uses = self._uses[key] = self._uses.pop(key, 0) + 1
+        if len(self._uses) > 4 * self.MOST:
+            self._uses.popitem(last=False)
+        if uses != self.USES + 1:  # Not yet; or it was tried, and could not be planned.
+            if self._general is None:
+                self._general = self._compile(planned=False)
+            return self._general
+        made = self._compile(planned=True)
+        if not self._works(made, x):
+            return self._choose(x)
+        del self._uses[key]
+        if len(self._planned) == self.MOST:
+            self._planned.popitem(last=False)
+        self._planned[key] = made
+        return made
+
+    def _works(self, compiled, x):
+        """Whether a planned graph runs again and again; where it does not, it is the second run that dies."""
+        try:
+            for _ in range(3):
+                outputs = self._run(compiled, x)
+                for output in outputs if isinstance(outputs, list) else [outputs]:
+                    output.wait_to_read()
+        except mx.MXNetError:
+            return False
+        return True
 
 
 def fuse(net, x=None, *, input_shape=None):
@@ -98,8 +177,7 @@ def fuse(net, x=None, *, input_shape=None):
     if not uses(graph, *STEPS):
         symbol = symbol.get_backend_symbol("MKLDNN")
     block = FusedBlock(Graph.from_symbol(symbol, graph.parameters, graph.output_names), net, ctx)
-    # Not static_shape: given another batch and then the first one again, some networks die in oneDNN's layouts.
-    block.hybridize(static_alloc=True)
+    block.hybridize()
     _verify(net, block, input_shape, ctx)
     return block
 
@@ -129,7 +207,8 @@ def fused_graph(graph, input_shape):
     graph = drop_identities(graph.copy())
     if uses(graph, *STEPS):
         return graph
-    return spell_out_norms(arrange_channels(split_over_concat(fold_norms(graph)), input_shape))
+    graph = spell_out_norms(arrange_channels(split_over_concat(fold_norms(graph)), input_shape))
+    return flatten_before_dense(graph, graph.shapes((1,) + tuple(input_shape)))
 
 
 def _verify(net, block, input_shape, ctx):

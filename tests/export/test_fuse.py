@@ -272,3 +272,50 @@ def test_a_difference_is_an_error(branches, monkeypatch):
     monkeypatch.setattr(module, "fused_graph", damaged)
     with pytest.raises(ExportError, match="differs from the live one"):
         fuse(branches, input_shape=(3, 4, 4))
+
+
+def test_a_shape_that_comes_back_has_its_own_planned_graph():
+    """MXNet's static_shape dies here: "can't generate TBlob for MKLDNN data"."""
+    net = with_statistics(gluonzoo.get_model("shufflenet_v2_0_5", classes=7))
+    fused = fuse(net, input_shape=(3, 64, 64))
+    planned = fused._compiled._planned
+    rng = np.random.RandomState(1)
+    for batch in (1, 4, 1, 2, 1, 4, 3, 5, 6, 1):
+        data = mx.nd.array(rng.rand(batch, 3, 64, 64))
+        expected = net(data).asnumpy()
+        for _ in range(3):
+            np.testing.assert_allclose(fused(data).asnumpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+        assert (batch, 3, 64, 64) in [shape for shape, _, _ in planned]
+        assert len(planned) <= 4
+    # New parameters are used at once, also by graphs that are planned.
+    bias = [parameter for name, parameter in fused.collect_params().items() if "output" in name and name.endswith("bias")][0]
+    before = fused(data).asnumpy()
+    bias.set_data(bias.data() + 1)
+    np.testing.assert_allclose(fused(data).asnumpy(), before + 1, rtol=1e-5, atol=1e-6)
+    fused.hybridize(False)
+    np.testing.assert_allclose(fused(data).asnumpy(), before + 1, rtol=1e-4, atol=1e-5)
+
+
+def test_a_shape_that_came_once_gets_no_planned_graph():
+    fused = fuse(with_statistics(gluonzoo.get_model("lenet5")))
+    for batch in range(1, 40):
+        fused(mx.nd.zeros((batch, 1, 32, 32))).wait_to_read()
+    assert not fused._compiled._planned and len(fused._compiled._uses) <= 16
+
+
+def test_what_cannot_be_planned_runs_unplanned(monkeypatch):
+    """Without the Flatten in front of it, a dense layer behind a map of one pixel dies in the second planned run."""
+    from gluonzoo.export import fusion
+    monkeypatch.setattr(fusion, "flatten_before_dense", lambda graph, shapes: graph)
+    net = with_statistics(gluonzoo.get_model("resnet18_v1b", classes=10))
+    fused = fuse(net, input_shape=(3, 32, 32))
+    data = mx.nd.random.normal(shape=(2, 3, 32, 32))
+    expected = net(data).asnumpy()
+    for _ in range(8):
+        np.testing.assert_allclose(fused(data).asnumpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert not fused._compiled._planned
+    monkeypatch.undo()
+    fused = fuse(net, input_shape=(3, 32, 32))
+    for _ in range(8):
+        np.testing.assert_allclose(fused(data).asnumpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert len(fused._compiled._planned) == 1
