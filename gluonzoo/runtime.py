@@ -6,7 +6,8 @@ hyper-threads. This module is imported first by :mod:`gluonzoo` and
 - gives NumPy the old names that MXNet reads (`NUMPY_ALIASES`; only those that are absent),
 - keeps ``import mxnet`` from importing packages that MXNet merely looks for (`OPTIONAL_PACKAGES`),
 - sets MXNet's OpenMP threads to the processors this process may use, unless the user set ``OMP_NUM_THREADS``, and lets
-  them sleep soon when they wait, unless the user set ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT``,
+  them wait awake while these are free (`spinning`), unless the user set ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT``,
+- keeps the importing thread to itself, so that only the engine's thread has a team of threads (`_lone_caller`),
 - imports MXNet as a worker even in a server's process, so that the import returns,
 - cures, inside MXNet's own modules, what NumPy 2 breaks (`_cure_numpy2`).
 
@@ -44,10 +45,13 @@ NUMPY_ALIASES = {
 #: Packages that ``import mxnet`` would import when they are installed, though it needs none of them.
 OPTIONAL_PACKAGES = ("onnx", "scipy", "sklearn", "torch", "matplotlib", "tensorboard", "mxboard", "cv2")
 
-#: Turns a thread waits for its team before it sleeps. OpenMP's default of 300,000 (milliseconds) is fine on an idle
-#: machine; where anything else runs on the same processors, every parallel region then waits for a thread that is not
-#: scheduled: LeNet-5 trained 3 to 8 times as fast with 1,000 on two busy cores, ResNet-18 inferred 5 to 7 times as fast.
-SPIN_COUNT = 1000
+#: Turns a thread of OpenMP waits awake where processors are free: a few milliseconds, libgomp's own default. See `spinning`.
+SPIN_COUNT = 300000
+
+#: Variables by which a user decides how OpenMP's threads wait.
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+_watcher = None
 
 
 def _add_numpy_aliases():
@@ -144,11 +148,37 @@ def _in_engine_thread(function, ctx):
         raise errors[0]
 
 
+def _lone_caller():
+    """Let the calling thread use one thread where it calls OpenMP itself: to copy an array in, to reorder one on the way out.
+
+    libgomp counts the threads of all teams. With more of them than processors it lets waiting threads sleep almost at once, and
+    waking one costs more than many operators take: with a team for Python's thread beside the one of the engine's, which does
+    the work, SqueezeNet took 1.7 times as long for an image and LeNet-5 for an update on two processors.
+    """
+    from mxnet.base import _LIB, check_call
+    if os.environ.get("MXNET_ENGINE_TYPE") != "NaiveEngine":  # Which computes in the calling thread.
+        check_call(_LIB.MXSetNumOMPThreads(ctypes.c_int(1)))
+
+
+def _watch(threads):
+    """Start what switches the waiting of OpenMP's threads, once, where there are several and the user said nothing about it."""
+    global _watcher
+    if threads is None:
+        try:
+            threads = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
+        except ValueError:
+            return
+    if _watcher is None and threads > 1 and not any(os.environ.get(name) for name in _WAITING):
+        from .spinning import Watch
+        _watcher = Watch(threads).start()
+
+
 def set_threads(threads, contexts=None):
     """Set MXNet's OpenMP threads in this process, also after MXNet has been imported and has run operators.
 
     OpenMP keeps the number per calling thread, and MXNet's own call (MXSetNumOMPThreads) reaches only the caller's; the
-    operators run in a thread of the engine, one a CPU device, so the number is set there too.
+    operators run in a thread of the engine, one a CPU device, so the number is set there. The calling thread keeps to itself
+    (`_lone_caller`).
 
     Args: contexts: the CPU devices; default mx.cpu(0).
     Raises: ValueError when threads is below 1.
@@ -161,10 +191,10 @@ def set_threads(threads, contexts=None):
     def apply():
         check_call(_LIB.MXSetNumOMPThreads(ctypes.c_int(threads)))
 
-    apply()
     for ctx in contexts or [mx.cpu(0)]:
         if ctx.device_type == "cpu":
             _in_engine_thread(apply, ctx)
+    _lone_caller()
 
 
 def threads_in_use(ctx=None):
@@ -296,7 +326,7 @@ def _import_environment():
     scope = {}
     if not os.environ.get("OMP_NUM_THREADS"):
         scope["OMP_NUM_THREADS"] = str(default_threads())
-    if not any(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
+    if not any(os.environ.get(name) for name in _WAITING):
         scope["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
     return scope
 
@@ -350,6 +380,9 @@ def prepare():
         sys.modules["mxnet.onnx"] = mxnet.onnx = lazy
     if already and threads is not None:
         set_threads(threads)
+    else:
+        _lone_caller()
+    _watch(threads)
     if int(np.__version__.split(".")[0]) >= 2:
         _cure_numpy2()
     if not hasattr(np.ndarray, "tostring"):

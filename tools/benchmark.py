@@ -10,6 +10,10 @@ link      a step behind a slow link: without, with overlap, with 2-bit compressi
 channel   training through the secure channel and with --insecure-network (needs root)
 start     a job of very many workers: start-up time, memory
 project   what a cluster would do, by a model of cost; --check holds it against measured runs
+infer     inference: networks x batches x engines (MXNet, torch, torch.compile, onnxruntime, 8 bits, bfloat16)
+train     training: networks x batches x engines
+growth    inference over batch and image size, beside the machine's largest speed
+load      JPEGs to batches: our records, ImageRecordIter, Gluon's and torch's DataLoader
 """
 import argparse
 import os
@@ -17,7 +21,7 @@ import signal
 import sys
 import tempfile
 
-from benchmarks import communication, projection
+from benchmarks import communication, loading, projection, speed
 from benchmarks.common import MEASURES, interleaved, launcher, run, table, write
 
 
@@ -74,7 +78,7 @@ DEFAULTS = {"threads": {"batch_size": 16}, "lenet": {"batch_size": 128}, "race":
             "link": {"model": "resnet18_v1b", "size": 32, "batch_size": 32, "steps": 3, "repeats": 1},
             "channel": {"model": "resnet18_v1b", "size": 32, "batch_size": 32, "steps": 10},
             "start": {"model": "lenet5", "size": 32, "batch_size": 8, "workers": "32", "servers": "4", "steps": 5},
-            "project": projection.DEFAULTS}
+            "project": projection.DEFAULTS, **speed.DEFAULTS, "load": {"images": 2000}}
 
 
 def parse(words=None):
@@ -87,7 +91,7 @@ def parse(words=None):
     parser.add_argument("--torch-python", metavar="PATH", help="a Python that has torch")
     parser.add_argument("--json", metavar="FILE", help="also write the rows there")
     parser.add_argument("--csv", metavar="FILE", help="also write the rows there")
-    parser.add_argument("--picture", metavar="FILE", help="kvstore: draw throughput over size (needs matplotlib)")
+    parser.add_argument("--picture", metavar="FILE", help="kvstore, infer, train, growth: draw the figures (needs matplotlib)")
     parser.add_argument("--model", metavar="NAME", help="network that is trained")
     parser.add_argument("--size", type=int, metavar="N", help="height and width of its images")
     parser.add_argument("--classes", type=int, metavar="N", help="of the network (default: 1000)")
@@ -96,10 +100,15 @@ def parse(words=None):
     parser.add_argument("--servers", metavar="LIST", help="kvstore, start, project: numbers of servers")
     parser.add_argument("--num-servers", type=int, metavar="N", help="scaling, link, channel: number of servers (default: 1)")
     parser.add_argument("--sizes", metavar="LIST", help="kvstore: sizes (default: 64K,1M,4M,16M,100M)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="kvstore: of measuring a size (default: 1)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="of measuring a size or batch (default: 1, infer 2, train 5)")
     parser.add_argument("--compression", metavar="LIST", help="none, 2bit, fp16; kvstore: memory too")
     parser.add_argument("--link", metavar="RATE", help="run in network namespaces with such links, for example 100mbit, "
                         "or unlimited (needs root); project: of a cluster, for example 10Gbit")
+    parser.add_argument("--models", metavar="LIST", help="infer, train, growth: networks, with commas")
+    parser.add_argument("--engines", metavar="LIST", help="infer, train, growth: some of " + ", ".join(speed.ENGINES))
+    parser.add_argument("--batches", metavar="LIST", help="infer, train, growth: batch sizes, with commas")
+    parser.add_argument("--image-sizes", metavar="LIST", help="growth: heights and widths, with commas")
+    parser.add_argument("--images", type=int, metavar="N", help="load: JPEGs (default: 2000)")
     projection.add_options(parser)
     arguments = parser.parse_args(words)
     general = {"repeats": 3, "runs": 20, "classes": 1000, "compression": "none", "num_servers": 1, "batch_size": 0,
@@ -107,6 +116,9 @@ def parse(words=None):
     for name, value in {**general, **DEFAULTS[arguments.what]}.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
+    unknown = [engine for engine in (arguments.engines or "").split(",") if engine and engine not in speed.ENGINES]
+    if unknown:
+        parser.error(f"--engines: {unknown[0]!r} is none; expected some of {', '.join(speed.ENGINES)}")
     return arguments
 
 
@@ -114,8 +126,9 @@ def main():
     arguments = parse()
     # So that namespaces, hosts and folders are removed then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    functions = {"threads": threads, "lenet": lenet, "race": race, "project": projection.project,
-                 **{name: getattr(communication, name) for name in communication.__all__}}
+    functions = {"threads": threads, "lenet": lenet, "race": race, "project": projection.project, "load": loading.load,
+                 **{name: getattr(communication, name) for name in communication.__all__},
+                 **{name: getattr(speed, name) for name in speed.DEFAULTS}}
     write(functions[arguments.what](arguments), arguments)
 
 

@@ -2,13 +2,17 @@
 """Take a network out of its training: python tools/export.py --checkpoint runs/lenet5-mnist --output export/lenet5 --to onnx
 
 symbol: PREFIX-symbol.json, PREFIX-0000.params and PREFIX.json, which tools/predict.py, MXNet's SymbolBlock, Module and C++
-interface read. onnx: PREFIX.onnx, for onnxruntime and others. --bundle DIR: a folder with the ONNX model, labels and a
-predict.py that needs no MXNet. Each is read back and compared with the live network before it is kept.
+interface read. onnx: PREFIX.onnx, for onnxruntime and others. int8, bf16: as symbol, with smaller numbers. --bundle DIR: a
+folder with the ONNX model, labels and a predict.py that needs no MXNet. Each is read back and compared with the live network
+before it is kept.
 """
 import argparse
 import json
 
 from gluonzoo.errors import UserError, run
+
+#: Images of --calibration-data that are used; more do not change the ranges that matter.
+MOST_IMAGES = 500
 
 
 def parse_arguments():
@@ -19,7 +23,7 @@ def parse_arguments():
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--output", metavar="PREFIX", help="where to write: FOLDER/NAME")
     target.add_argument("--bundle", metavar="DIR", help="write a folder that classifies images without MXNet")
-    parser.add_argument("--to", choices=("symbol", "onnx"), default="symbol", help="the format (default: symbol)")
+    parser.add_argument("--to", choices=("symbol", "onnx", "int8", "bf16"), default="symbol", help="the format (default: symbol)")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     group = parser.add_argument_group("with --to onnx or --bundle")
     group.add_argument("--opset", type=int, metavar="N", help="ONNX's operator set (default: the lowest that will do)")
@@ -27,6 +31,9 @@ def parse_arguments():
     group = parser.add_argument_group("with --checkpoint")
     group.add_argument("--raw-weights", action="store_true", help="the weights themselves, where the checkpoint holds their "
                        "moving average too (--ema), which is taken otherwise")
+    group = parser.add_argument_group("with --to int8")
+    group.add_argument("--calibration-data", metavar="FOLDER", help=f"images such as it will see, at most {MOST_IMAGES}; "
+                       "needed. A PREFIX that ends in .onnx gives an ONNX file with 8-bit nodes")
     group = parser.add_argument_group("with --model")
     group.add_argument("--weights", metavar="FILE", help="parameters for it: .params, .safetensors, .onnx, .pth ...")
     group.add_argument("--classes", type=int, metavar="N", help="number of classes, if not the network's own")
@@ -55,9 +62,13 @@ def check(parser, arguments):
         parser.error(f"{wrong[0]} goes with --model; a checkpoint brings its own")
     if arguments.raw_weights and not arguments.checkpoint:
         parser.error("--raw-weights goes with --checkpoint")
+    if arguments.bundle and arguments.to not in ("symbol", "onnx"):
+        parser.error(f"--bundle holds an ONNX model in float32; --to {arguments.to} goes with --output")
     wrong = given("opset", "with_preprocess")
     if wrong and arguments.to != "onnx" and not arguments.bundle:
         parser.error(f"{wrong[0]} goes with --to onnx")
+    if (arguments.to == "int8") != bool(arguments.calibration_data):
+        parser.error("--to int8 needs --calibration-data, and nothing else takes it")
 
 
 def from_checkpoint(path, raw=False):
@@ -107,7 +118,7 @@ def read_labels(path):
 
 
 def export(net, shape, metadata, arguments):
-    """Write what was asked for; returns (paths, Difference)."""
+    """Write what was asked for; returns (paths, Difference or None)."""
     from gluonzoo import export as ways
 
     common = {"metadata": metadata, "force": arguments.force}
@@ -118,8 +129,36 @@ def export(net, shape, metadata, arguments):
         path = arguments.output if arguments.output.lower().endswith(".onnx") else arguments.output + ".onnx"
         made = ways.to_onnx(net, path, shape, opset=arguments.opset, with_preprocess=arguments.with_preprocess, **common)
         return [made.path], made.difference
-    made = ways.to_symbol(net, arguments.output, shape, **common)
+    if arguments.to == "int8":
+        made = ways.quantize(net, calibration_images(net, shape, metadata, arguments.calibration_data))
+        if arguments.output.lower().endswith(".onnx"):
+            made = made.to_onnx(arguments.output, **common)
+            return [made.path], made.difference
+        made = made.save(arguments.output, **common)
+    elif arguments.to == "bf16":
+        shape = input_shape(net, shape)
+        made = ways.to_symbol(ways.to_bf16(net, shape), arguments.output, shape, **common)
+    else:
+        made = ways.to_symbol(net, arguments.output, shape, **common)
     return [made.symbol, made.parameters, made.metadata], made.difference
+
+
+def input_shape(net, shape):
+    """(C, H, W) of one input: that of the checkpoint, or the registry's with the network's channels."""
+    from gluonzoo import model_spec
+    return tuple(shape or (net.in_channels,) + tuple(model_spec(net.model_name).input_shape[1:]))
+
+
+def calibration_images(net, shape, metadata, folder):
+    """Images of a folder as the network takes them, (N, C, H, W) float32."""
+    from gluonzoo.data import Transform
+    from gluonzoo.export.predictor import find_images, read_images
+
+    if metadata.get("mean") is None or metadata.get("std") is None:
+        raise UserError("--calibration-data needs to know how pixels are normalised: give --mean and --std")
+    shape = input_shape(net, shape)
+    images = [image for path in find_images([folder])[:MOST_IMAGES] for image in read_images(path)]
+    return Transform(shape, metadata["mean"], metadata["std"])(images[:MOST_IMAGES])
 
 
 def main():
@@ -133,7 +172,9 @@ def main():
         raise UserError(f"cannot write {arguments.bundle or arguments.output}: {error.strerror or error}") from error
     for path in paths:
         print(f"wrote {path}")
-    print(f"largest difference between exported and live outputs: {difference.absolute:.3g} (relative {difference.relative:.3g})")
+    if difference is not None:
+        print(f"largest difference between exported and live outputs: {difference.absolute:.3g} "
+              f"(relative {difference.relative:.3g})")
     return 0
 
 

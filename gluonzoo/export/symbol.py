@@ -119,6 +119,9 @@ def load_symbol(source, ctx=None):
                               for role in ("symbol", "parameters"))
     shape = metadata.input_shape if metadata else None
     graph, values = _reading(_read_graph, symbol), _reading(arrays.load, parameters)
+    if any(name.startswith("scale:") for name in values):
+        from .quantize_store import unpacked  # It reads networks with what is here.
+        values = unpacked(parameters, values)
     return _build(symbol, graph, parameters, values, shape, ctx), metadata
 
 

@@ -87,3 +87,53 @@ def test_every_benchmark_has_defaults(monkeypatch):
     import benchmark
     for name in benchmark.DEFAULTS:
         assert benchmark.parse([name]).repeats >= 1
+
+
+def test_infer_compares_engines_and_says_who_is_missing(run_program, tmp_path):
+    result = run_program("tools/benchmark.py", "infer", "--models", "lenet5", "--batches", "1,3", "--repeats", "2", "--seconds",
+                         "0.05", "--engines", "stock-omp,gluonzoo,torch", "--json", str(tmp_path / "rows.json"),
+                         "--csv", str(tmp_path / "rows.csv"), "--picture", str(tmp_path / "bars.png"))
+    assert result.returncode == 0, result.stderr
+    assert "torch is left out" in result.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {(row["engine"], row["batch"]) for row in rows} == {
+        (engine, batch) for engine in ("stock-omp", "gluonzoo") for batch in (1, 3)}
+    for row in rows:
+        assert len(row["values"]) == 2 and 0 < row["low"] <= row["value"] <= row["high"] and row["ms"] > 0
+        assert row["p99"] >= row["p95"] and row["mb"] > 20
+    assert "gluonzoo, batch 3: median ratio" in result.stdout
+    assert (tmp_path / "bars.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_train_compares_engines(run_program, tmp_path):
+    result = run_program("tools/benchmark.py", "train", "--models", "lenet5", "--batches", "4", "--repeats", "1", "--seconds",
+                         "0.05", "--engines", "stock,gluonzoo", "--json", str(tmp_path / "rows.json"))
+    assert result.returncode == 0, result.stderr
+    assert [row["engine"] for row in json.loads((tmp_path / "rows.json").read_text())] == ["stock", "gluonzoo"]
+
+
+def test_growth_holds_speed_against_the_machine(run_program, tmp_path):
+    result = run_program("tools/benchmark.py", "growth", "--models", "mobilenet_v1_0_25", "--batches", "1,2", "--image-sizes",
+                         "64", "--repeats", "1", "--seconds", "0.05", "--json", str(tmp_path / "rows.json"),
+                         "--picture", str(tmp_path / "growth.png"))
+    assert result.returncode == 0, result.stderr
+    peak, *rows = json.loads((tmp_path / "rows.json").read_text())
+    assert peak["value"] > 1 and len(rows) == 2
+    assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_ratios_are_against_the_best_peer(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "tools"))
+    from benchmarks import speed
+
+    def row(engine, value):
+        return {"model": "a", "batch": 1, "engine": engine, "value": value}
+
+    rows = [row("torch", 10.0), row("onnxruntime", 20.0), row("mxnet", 40.0), row("gluonzoo", 30.0), row("int8", 60.0)]
+    assert [(ours, best, ratio) for _, _, ours, _, best, ratio in speed.ratios(rows)] == [
+        ("gluonzoo", "onnxruntime", 1.5), ("int8", "onnxruntime", 3.0)]
+
+
+def test_an_unknown_engine_is_named(run_program):
+    result = run_program("tools/benchmark.py", "infer", "--engines", "gluonzoo,tourch")
+    assert result.returncode == 2 and "'tourch' is none" in result.stderr
