@@ -8,6 +8,7 @@ before it is kept.
 """
 import argparse
 import json
+import os
 
 from gluonzoo.errors import UserError, run
 
@@ -32,8 +33,15 @@ def parse_arguments():
     group.add_argument("--raw-weights", action="store_true", help="the weights themselves, where the checkpoint holds their "
                        "moving average too (--ema), which is taken otherwise")
     group = parser.add_argument_group("with --to int8")
-    group.add_argument("--calibration-data", metavar="FOLDER", help=f"images such as it will see, at most {MOST_IMAGES}; "
-                       "needed. A PREFIX that ends in .onnx gives an ONNX file with 8-bit nodes")
+    group.add_argument("--calibration-data", metavar="FOLDER", help=f"images such as it will see, of which {MOST_IMAGES} are "
+                       "used, or the name of a data set of gluonzoo.data; needed. A PREFIX that ends in .onnx gives an ONNX file "
+                       "with 8-bit nodes")
+    group.add_argument("--method", choices=("naive", "percentile", "entropy"), help="how ranges are found (default: naive)")
+    group.add_argument("--max-drop", type=float, metavar="POINTS", help="measure the accuracy on these images, and leave the "
+                       "layers that hurt most in float32 until no more is lost; FOLDER then has a folder for each class")
+    group = parser.add_argument_group("with --to bf16")
+    group.add_argument("--force-bf16", action="store_true", help="also where it is slower than float32, which is refused "
+                       "otherwise")
     group = parser.add_argument_group("with --model")
     group.add_argument("--weights", metavar="FILE", help="parameters for it: .params, .safetensors, .onnx, .pth ...")
     group.add_argument("--classes", type=int, metavar="N", help="number of classes, if not the network's own")
@@ -67,8 +75,13 @@ def check(parser, arguments):
     wrong = given("opset", "with_preprocess")
     if wrong and arguments.to != "onnx" and not arguments.bundle:
         parser.error(f"{wrong[0]} goes with --to onnx")
+    if arguments.force_bf16 and arguments.to != "bf16":
+        parser.error("--force-bf16 goes with --to bf16")
     if (arguments.to == "int8") != bool(arguments.calibration_data):
         parser.error("--to int8 needs --calibration-data, and nothing else takes it")
+    wrong = given("method", "max_drop")
+    if wrong and arguments.to != "int8":
+        parser.error(f"{wrong[0]} goes with --to int8")
 
 
 def from_checkpoint(path, raw=False):
@@ -130,14 +143,15 @@ def export(net, shape, metadata, arguments):
         made = ways.to_onnx(net, path, shape, opset=arguments.opset, with_preprocess=arguments.with_preprocess, **common)
         return [made.path], made.difference
     if arguments.to == "int8":
-        made = ways.quantize(net, calibration_images(net, shape, metadata, arguments.calibration_data))
+        images, labels = calibration_images(net, shape, metadata, arguments)
+        made = ways.quantize(net, images, labels=labels, method=arguments.method or "naive", max_drop=arguments.max_drop)
+        tell_accuracy(made)
         if arguments.output.lower().endswith(".onnx"):
             made = made.to_onnx(arguments.output, **common)
             return [made.path], made.difference
         made = made.save(arguments.output, **common)
     elif arguments.to == "bf16":
-        shape = input_shape(net, shape)
-        made = ways.to_symbol(ways.to_bf16(net, shape), arguments.output, shape, **common)
+        made = ways.to_bf16(net, input_shape(net, shape), force=arguments.force_bf16).save(arguments.output, **common)
     else:
         made = ways.to_symbol(net, arguments.output, shape, **common)
     return [made.symbol, made.parameters, made.metadata], made.difference
@@ -149,16 +163,55 @@ def input_shape(net, shape):
     return tuple(shape or (net.in_channels,) + tuple(model_spec(net.model_name).input_shape[1:]))
 
 
-def calibration_images(net, shape, metadata, folder):
-    """Images of a folder as the network takes them, (N, C, H, W) float32."""
-    from gluonzoo.data import Transform
-    from gluonzoo.export.predictor import find_images, read_images
+def tell_accuracy(made):
+    """Print what a quantized network lost, and which layers stayed in float32."""
+    if made.accuracy is not None:
+        print(f"accuracy on {made.accuracy.images} calibration images: {made.accuracy.fp32:.2f} % in float32, "
+              f"{made.accuracy.int8:.2f} % in 8 bits")
+    print(f"layers in float32: {', '.join(made.excluded) or 'none'} (of {len(made.layers)})")
 
+
+def calibration_images(net, shape, metadata, arguments):
+    """(images as the network takes them, (N, C, H, W) float32; their labels (N,) where --max-drop needs them, else None)."""
+    from gluonzoo import data
+
+    name, labels = arguments.calibration_data, None
+    if name in data.names():
+        source = data.load(name, train=True)
+        chosen = [int(index) for index in spread(range(len(source)))]
+        images, labels = source.images(chosen), [source.labels[index] for index in chosen]
+        metadata = {key: metadata.get(key) or getattr(source, key) for key in ("mean", "std")}
+    else:
+        images, labels = folder_images(name, metadata.get("classes"), arguments.max_drop is not None)
     if metadata.get("mean") is None or metadata.get("std") is None:
         raise UserError("--calibration-data needs to know how pixels are normalised: give --mean and --std")
-    shape = input_shape(net, shape)
-    images = [image for path in find_images([folder])[:MOST_IMAGES] for image in read_images(path)]
-    return Transform(shape, metadata["mean"], metadata["std"])(images[:MOST_IMAGES])
+    images = data.Transform(input_shape(net, shape), metadata["mean"], metadata["std"])(images)
+    return images, labels if arguments.max_drop is not None else None
+
+
+def folder_images(folder, classes, labelled):
+    """(images of a folder, their labels or None). Labelled: its folders are named like the classes, or, where those have no
+    names, stand in the classes' order."""
+    from gluonzoo.export.predictor import find_images, read_images
+
+    labels = {path: None for path in find_images([folder])}
+    if labelled:
+        names = sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name)))
+        unknown = [name for name in names if classes and name not in classes]
+        if not names or unknown:
+            raise UserError(f"--max-drop: {folder} has the folders {', '.join(unknown or names) or 'none'}; expected one for "
+                            f"each class{': ' + ', '.join(classes) if classes else ''}")
+        order = list(classes or names)
+        labels = {path: order.index(name) for name in names for path in find_images([os.path.join(folder, name)])}
+    found = [(image, labels[path]) for path in spread(sorted(labels)) for image in read_images(path)]
+    images, known = zip(*spread(found))
+    return list(images), list(known) if labelled else None
+
+
+def spread(items):
+    """At most `MOST_IMAGES` of a sequence, evenly over it: in order, a folder's first ones may all be of one class."""
+    count = len(items)
+    return [items[index * count // MOST_IMAGES] for index in range(MOST_IMAGES)] if count > MOST_IMAGES else list(items)
 
 
 def main():

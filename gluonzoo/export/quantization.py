@@ -4,26 +4,20 @@ Weights are rounded to 255 steps for each output channel, activations to the ran
 weights before. The same 8-bit weights and ranges serve MXNet's oneDNN operators and, as QuantizeLinear and DequantizeLinear
 nodes, onnxruntime.
 """
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
 
-from .. import arrays
 from ..errors import UserError
-from .check import compare
 from .fuse_fold import drop_identities, fold_norms, uses
 from .fusion import STEPS, FusedBlock, inference_source
 from .graph import Graph
-from .metadata import ExportError, Metadata, sha256
+from .metadata import ExportError, Metadata
 from .quantize_calibration import Images, calibrate
-from .quantize_mxnet import layers, round_weights, to_int8
-from .quantize_store import packed
-from .symbol import TOLERANCE, Exported, _file_names, load_symbol
+from .quantize_mxnet import layers, round_weights, to_int8, too_small
+from .quantize_store import checked_metadata, packed, write
 
 __all__ = ["Accuracy", "Quantized", "quantize"]
 
@@ -53,7 +47,8 @@ class Quantized:
     Attributes:
         block: `FusedBlock`, of the network's inputs and outputs.
         layers: names of all layers that can be quantized; each is a weight's structural name without ".weight".
-        excluded: names of those that were left in float32, those that were asked for first.
+        excluded: names of those that were left in float32: those that were asked for, those whose numbers are below
+            `quantize_mxnet.SMALLEST`, and those that hurt, in this order.
         accuracy: `Accuracy`, None without labels.
         ranges: {entry of the float graph: (low, high)} as calibrated.
         graph: the float `Graph` with BatchNorm folded in and weights rounded to what 8 bits hold.
@@ -73,16 +68,6 @@ class Quantized:
     def __call__(self, x):
         return self.block(x)
 
-    def _metadata(self, fields):
-        unknown = set(fields) - {"classes", "mean", "std", "dataset"}
-        if unknown:
-            raise ExportError(f"metadata has {', '.join(sorted(unknown))}; expected some of classes, mean, std, dataset")
-        given = dict(fields)
-        for name, kind in (("classes", str), ("mean", float), ("std", float)):
-            if given.get(name) is not None:
-                given[name] = tuple(kind(item) for item in given[name])
-        return dict(self.details, outputs=self.graph.output_names, **given)
-
     def save(self, prefix, force=False, *, metadata=None):
         """Write PREFIX-symbol.json, PREFIX-0000.params and PREFIX.json, about a quarter of the float export's size.
 
@@ -93,35 +78,7 @@ class Quantized:
         Returns: Exported.
         Raises: ExportError when a file is there, or what is read back gives other outputs; no file is left then.
         """
-        prefix = os.fspath(prefix)
-        names = _file_names(prefix)
-        folder = os.path.dirname(os.path.abspath(prefix))
-        details = self._metadata(metadata or {})
-        Metadata(**details)  # Complains before anything is written.
-        final = {role: os.path.join(os.path.dirname(prefix), name) for role, name in names.items()}
-        taken = [path for path in final.values() if os.path.lexists(path)]
-        if taken and not force:
-            raise ExportError(f"{', '.join(taken)}: already there; use force (--force) to replace them")
-        os.makedirs(folder, exist_ok=True)
-        beside = tempfile.mkdtemp(prefix=f".{os.path.basename(prefix)}.tmp-", dir=folder)
-        try:
-            files = {role: os.path.join(beside, name) for role, name in names.items()}
-            with open(files["symbol"], "w", encoding="utf-8") as file:
-                file.write(self.int8.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            arrays.save(files["parameters"], packed(self.int8, self.graph, self.excluded))
-            hashes = {role: (names[role], sha256(files[role])) for role in ("symbol", "parameters")}
-            Metadata(files=hashes, **details).write(files["metadata"])
-            difference = compare(self.block, load_symbol(files["metadata"])[0], self.details["input_shape"])
-            if not difference.relative <= TOLERANCE:
-                raise ExportError(f"the 8-bit network read back differs by {difference.absolute:.3g} (relative "
-                                  f"{difference.relative:.3g}; at most {TOLERANCE:g} passes); nothing was kept")
-            for role in ("symbol", "parameters", "metadata"):
-                os.replace(files[role], final[role])
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        return Exported(difference=difference, **final)
+        return write(self.block, self.int8, packed(self.int8, self.graph, self.excluded), self.details, prefix, force, metadata)
 
     def to_onnx(self, path, force=False, *, metadata=None):
         """Write an ONNX file with QuantizeLinear and DequantizeLinear nodes, which onnxruntime runs in 8 bits.
@@ -134,7 +91,7 @@ class Quantized:
         Raises: ExportError when onnx or onnxruntime is missing, a file is there, or it does not compute this network.
         """
         from .quantize_check import write_onnx
-        return write_onnx(self, path, force, Metadata(**self._metadata(metadata or {})))
+        return write_onnx(self, path, force, Metadata(**checked_metadata(self.details, self.graph.output_names, metadata)))
 
 
 def quantize(net, images, *, method="naive", labels=None, max_drop=None, input_shape=None, exclude=()):
@@ -174,7 +131,7 @@ def quantize(net, images, *, method="naive", labels=None, max_drop=None, input_s
     maker = _Maker(net, graph, calibrate(graph, images, method), ctx)
     if labels is not None and len(labels) != images.count:
         raise UserError(f"{len(labels)} labels for {images.count} images; expected one for each")
-    excluded, accuracy = list(exclude), None
+    excluded, accuracy = list(exclude) + [name for name in too_small(graph, maker.ranges) if name not in exclude], None
     block, made = maker.block(excluded)
     if labels is not None:
         fp32 = _accuracy(FusedBlock(graph, net, ctx), images, labels, ctx)

@@ -21,6 +21,8 @@ PERCENTILE = 99.99
 BINS = 4096
 #: Bytes of activations held at once; batches are cut to fit.
 _MEMORY = 256 << 20
+#: Operators that take in a ReLU which follows.
+_JOINED = ("Convolution", "FullyConnected", "BatchNorm")
 #: Steps of 8 bits on one side of zero, and when there are no negative values.
 _LEVELS = {True: 127, False: 255}
 
@@ -153,13 +155,14 @@ def entropy_threshold(counts, largest, levels):
 
 
 def _wanted(graph):
-    """Entries whose ranges are needed: all, but a layer's that only its ReLU reads."""
+    """Entries whose ranges are needed: all, but a layer's that only its ReLU reads. (A sum's is: MXNet does not join the two
+    where both addends are in 8 bits already, and adds wrongly without a range.)"""
     readers = graph.consumers()
     entries = [(Graph.input, 0)]
     for node in graph.operators:
         after = readers.get(node.entry, [])
         only = after[0][0] if len(after) == 1 else None
-        if only is None or only.op not in ("Activation", "clip") or node.entry in graph.outputs:
+        if node.op not in _JOINED or only is None or only.op not in ("Activation", "clip") or node.entry in graph.outputs:
             entries.append(node.entry)
     return entries
 

@@ -54,7 +54,7 @@ def mxnet_call(net, shape):
     elif engine == "int8":
         net = export.quantize(net, images(16, shape))
     elif engine == "bf16":
-        net = export.to_bf16(net, shape)
+        net = export.to_bf16(net, shape, force=True)
     else:
         net.hybridize(static_alloc=True)
 

@@ -29,12 +29,14 @@ def parse_arguments():
     parser.add_argument("--images", type=int, default=500, metavar="N", help="to calibrate on (default: 500)")
     parser.add_argument("--max-drop", type=float, metavar="POINTS", help="leave layers in float32 until no more is lost on the "
                         "calibration images")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="interleaved repeats of the speed (default: 7)")
+    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="interleaved repeats of the speed (default: 7); 0: "
+                        "no speeds")
     parser.add_argument("--json", metavar="FILE", help="also write the rows there")
     group = parser.add_argument_group("a network of dense layers for 224x224 images, trained at 32x32")
     group.add_argument("--train", metavar="MODEL", help="vgg11 or vgg11_bn: its convolutions and one dense layer")
     group.add_argument("--dataset", default="cifar10")
     group.add_argument("--epochs", type=int, default=5)
+    group.add_argument("--samples", type=int, metavar="N", help="images of each epoch, others in each (default: all)")
     group.add_argument("--output", metavar="RUN")
     return parser.parse_args()
 
@@ -58,7 +60,8 @@ class Small(mx.gluon.HybridBlock):
 def train(arguments):
     """Train a `Small` with Adam, cosine rate, crops and flips; write its parameters and what it was trained on."""
     images = data.load(arguments.dataset, train=True)
-    channels, steps = images.image_shape[0], arguments.epochs * (len(images) // 64)
+    samples = min(arguments.samples or len(images), len(images))
+    channels, steps = images.image_shape[0], arguments.epochs * (samples // 64)
     mx.random.seed(0)
     net = Small(arguments.train, len(images.classes), channels)
     net.initialize()
@@ -67,10 +70,10 @@ def train(arguments):
     trainer = mx.gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 1e-3})
     loss_of, step = mx.gluon.loss.SoftmaxCrossEntropyLoss(), 0
     for epoch in range(arguments.epochs):
-        order, total = np.random.RandomState(epoch).permutation(len(images)), 0.0
+        order, total = np.random.RandomState(epoch).permutation(len(images))[:samples], 0.0
         for begin in range(0, len(order) - 63, 64):
             chosen = order[begin:begin + 64]
-            x = mx.nd.array(transform(list(images.images(chosen)), chosen, epoch))
+            x = mx.nd.array(transform(images.images(chosen), chosen, epoch))
             y = mx.nd.array(np.asarray(images.labels)[chosen])
             trainer.set_learning_rate(1e-3 * 0.5 * (1 + np.cos(np.pi * step / steps)))
             with mx.autograd.record():
@@ -78,7 +81,7 @@ def train(arguments):
             loss.backward()
             trainer.step(64)
             total, step = total + float(loss.mean().asscalar()), step + 1
-        print(f"epoch {epoch + 1}/{arguments.epochs}  loss {total / (len(order) // 64):.4f}", flush=True)
+        print(f"epoch {epoch + 1}/{arguments.epochs}  loss {total / (samples // 64):.4f}", flush=True)
     os.makedirs(arguments.output, exist_ok=True)
     net.save_parameters(os.path.join(arguments.output, "small.params"))
     with open(os.path.join(arguments.output, "small.json"), "w") as file:
@@ -106,7 +109,8 @@ def inputs(dataset, shape, train, count=None):
     if count is not None:
         chosen = np.random.RandomState(0).permutation(len(images))[:count]
     transform = data.Transform(shape, images.mean, images.std)
-    parts = [transform(list(images.images(part))) for part in np.array_split(chosen, -(-len(chosen) // 500))]
+    # As they come: a list would stand for image files, and lose its margins.
+    parts = [transform(images.images(part)) for part in np.array_split(chosen, -(-len(chosen) // 500))]
     return np.concatenate(parts), np.asarray(images.labels)[chosen]
 
 
@@ -140,7 +144,7 @@ def measure(path, arguments, folder):
     plain_onnx = to_onnx(net, f"{folder}/{name}.onnx", shape)
     eight_onnx = small.to_onnx(f"{folder}/{name}-int8.onnx")
     read, fused = load_symbol(eight.metadata)[0], fuse(net, input_shape=shape)
-    read.hybridize(static_alloc=True)
+    read.hybridize(static_alloc=True, static_shape=len(images) % BATCH == 0)  # Then every run is of one shape.
     functions = {"fp32": lambda x: fused(mx.nd.array(x)).asnumpy(), "int8": lambda x: read(mx.nd.array(x)).asnumpy(),
                  "onnx": load_onnx(plain_onnx.path), "onnx int8": load_onnx(eight_onnx.path)}
     row = {"network": name, "data": dataset, "input": "x".join(map(str, shape)), "test images": len(labels),
@@ -148,10 +152,8 @@ def measure(path, arguments, folder):
     row.update((f"accuracy {key}", accuracy(function, images, labels)) for key, function in functions.items())
     row.update((f"MB {key}", os.path.getsize(file) / 1e6) for key, file in (
         ("fp32", plain.parameters), ("int8", eight.parameters), ("onnx", plain_onnx.path), ("onnx int8", eight_onnx.path)))
-    times = seconds(functions, images[:BATCH], arguments.repeats)
-    row["speed int8"] = times["fp32"] / times["int8"]
-    row["speed onnx"] = times["fp32"] / times["onnx"]
-    row["speed onnx int8"] = times["fp32"] / times["onnx int8"]
+    times = seconds(functions, images[:BATCH], arguments.repeats) if arguments.repeats else {}
+    row.update((f"speed {name}", times["fp32"] / times[name] if times else None) for name in ("int8", "onnx", "onnx int8"))
     return row
 
 
@@ -161,12 +163,12 @@ def table(rows):
            "MB ONNX int8 | speed int8 | onnxruntime fp32 | onnxruntime int8 |")
     yield "|---" * 15 + "|"
     for row in rows:
-        full = row["accuracy fp32"]
+        full, speeds = row["accuracy fp32"], [row[f"speed {name}"] for name in ("int8", "onnx", "onnx int8")]
         yield (f"| {row['network']} {row['input']} | {row['data']} ({row['test images']}) | {row['layers']} ({row['in fp32']} in "
                f"fp32) | {full:.2f} | {row['accuracy int8']:.2f} | {full - row['accuracy int8']:+.2f} | "
                f"{row['accuracy onnx int8']:.2f} | {full - row['accuracy onnx int8']:+.2f} | {row['MB fp32']:.2f} | "
-               f"{row['MB int8']:.2f} | {row['MB onnx']:.2f} | {row['MB onnx int8']:.2f} | {row['speed int8']:.2f} | "
-               f"{row['speed onnx']:.2f} | {row['speed onnx int8']:.2f} |")
+               f"{row['MB int8']:.2f} | {row['MB onnx']:.2f} | {row['MB onnx int8']:.2f} | "
+               + " | ".join("-" if speed is None else f"{speed:.2f}" for speed in speeds) + " |")
 
 
 def main():
