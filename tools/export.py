@@ -181,10 +181,10 @@ def calibration_images(net, shape, metadata, arguments):
         chosen = [int(index) for index in spread(range(len(source)))]
         images, labels = source.images(chosen), [source.labels[index] for index in chosen]
         metadata = {key: metadata.get(key) or getattr(source, key) for key in ("mean", "std")}
+    elif metadata.get("mean") is None or metadata.get("std") is None:
+        raise UserError("--calibration-data needs to know how pixels are normalised: give --mean and --std")
     else:
         images, labels = folder_images(name, metadata.get("classes"), arguments.max_drop is not None)
-    if metadata.get("mean") is None or metadata.get("std") is None:
-        raise UserError("--calibration-data needs to know how pixels are normalised: give --mean and --std")
     images = data.Transform(input_shape(net, shape), metadata["mean"], metadata["std"])(images)
     return images, labels if arguments.max_drop is not None else None
 

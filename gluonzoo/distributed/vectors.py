@@ -46,7 +46,8 @@ class VectorSum:
             store.broadcast({self._first + key: [mx.nd.zeros((size,))] for key, size in enumerate(self._sizes)})
 
     def begin(self, devices):
-        """Say how many of this worker's devices take part in the next round of every key; with 0, `idle` must follow."""
+        """Say how many of this worker's devices, the first ones, take part in the next round of every key; with 0, `idle` must
+        follow."""
         if not 0 <= devices <= self.devices:
             raise UserError(f"{devices} devices take part in a sum of {self.devices}; expected 0 to {self.devices}")
         self._expected[self._begun] = devices
@@ -60,7 +61,8 @@ class VectorSum:
         """
         place = self._places[key]
         with place.condition:
-            while place.leaving:
+            # Those of the last round leave first; and a device may be ahead of a round that it takes no part in.
+            while place.leaving or self._expected.get(place.done, self.devices) <= device:
                 place.condition.wait()
             place.parts[device] = values
             round = place.done

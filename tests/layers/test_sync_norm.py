@@ -74,6 +74,20 @@ def test_its_arithmetic_is_batch_norms(kind, shape, scale, hybrid):
     np.testing.assert_allclose(nets[1](x).asnumpy(), nets[0](x).asnumpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_a_device_that_is_ahead_waits_for_its_own_round():
+    sums, found = VectorSum(None, 2, [1]), {}
+    for devices in (1, 2):
+        sums.begin(devices)
+    late = threading.Thread(target=lambda: found.update(late=sums.sum(0, np.array([5.0]), 1)))
+    late.start()  # Takes part in the second round only, and comes before the first one is over.
+    late.join(timeout=0.2)
+    assert late.is_alive() and not found
+    assert sums.sum(0, np.array([1.0]), 0).tolist() == [1.0]
+    assert sums.sum(0, np.array([2.0]), 0).tolist() == [7.0]
+    late.join(timeout=30)
+    assert found["late"].tolist() == [7.0]
+
+
 def test_devices_threads_are_summed_in_rounds():
     sums, found = VectorSum(None, 3, [2, 1]), {}
     for devices in (3, 2, 3):
