@@ -148,9 +148,8 @@ def settings(explicit, resume=False, tell=print):
             raise checkpoint.CheckpointError(f"checkpoint {saved.path} is of {name} {saved.config[name]!r}; "
                                              f"--{name} asks for {explicit[name]!r}")
     if explicit.get("recipe", saved.config.get("recipe")) != saved.config.get("recipe"):
-        raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained by recipe {saved.config.get('recipe')}; --recipe "
-        "asks "
-                                         f"for {explicit['recipe']}")
+        raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained by recipe {saved.config.get('recipe')}; "
+                                         f"--recipe asks for {explicit['recipe']}")
     for name in ("freeze", "reset_classes"):
         if str(explicit.get(name, saved.config.get(name))) != str(saved.config.get(name)):  # Text, from the command line.
             flag = "--" + name.replace("_", "-")
