@@ -1,6 +1,5 @@
 """tools/evaluate.py: its flags, its files, and the same figures from any number of workers."""
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import gluonzoo
-from gluonzoo import arrays, data, errors
+from gluonzoo import arrays, data
 from gluonzoo.evaluation import read_predictions
 from gluonzoo.export import to_symbol
 from gluonzoo.training import checkpoint
@@ -44,25 +43,9 @@ def runs(tmp_path_factory, digits):
 
 
 @pytest.fixture
-def call(root, tmp_path, monkeypatch, capsys):
+def call(in_process):
     """call("RUN", "--flag", ...) runs tools/evaluate.py in this process, which is much faster."""
-    def run(*arguments):
-        spec = importlib.util.spec_from_file_location("program", str(root / "tools" / "evaluate.py"))
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["evaluate.py"] + [str(argument) for argument in arguments])
-        capsys.readouterr()
-        try:
-            code = module.main()
-        except errors.UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-        except SystemExit as end:  # argparse
-            code = end.code
-        output = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=output.out, stderr=output.err)
-    return run
+    return lambda *arguments: in_process("tools/evaluate.py", *arguments)
 
 
 def figures(result):

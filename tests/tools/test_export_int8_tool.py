@@ -1,11 +1,9 @@
 """tools/export.py --to int8 and --to bf16 as a user runs them: files that load, or a reason and no file."""
-import importlib.util
 import os
-import sys
 from types import SimpleNamespace
 
 import gluonzoo
-from gluonzoo import arrays, errors
+from gluonzoo import arrays
 from gluonzoo.export import bf16, load_symbol
 from gluonzoo.training.weights import get_parameters
 
@@ -26,7 +24,7 @@ def net():
 
 
 @pytest.fixture
-def call(root, tmp_path, monkeypatch, capsys, net):
+def call(in_process, tmp_path, net):
     """call("--to", "int8", ...) runs tools/export.py in this process and an own folder, where weights and images lie."""
     arrays.save(str(tmp_path / "w.params"), get_parameters(net))
     rng = np.random.RandomState(0)
@@ -36,23 +34,7 @@ def call(root, tmp_path, monkeypatch, capsys, net):
             pixels = rng.randint(0, 256, (28, 28)).astype(np.uint8)
             Image.fromarray(pixels).save(str(tmp_path / "images" / name / f"{number}.png"))
 
-    def run(*arguments):
-        spec = importlib.util.spec_from_file_location("program", str(root / "tools" / "export.py"))
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["tools/export.py"] + [str(argument) for argument in arguments])
-        capsys.readouterr()
-        try:
-            code = module.main()
-        except errors.UserError as error:  # As `errors.run`, which ends the process.
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-        except SystemExit as end:  # argparse
-            code = end.code
-        output = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=output.out, stderr=output.err, module=module)
-    return run
+    return lambda *arguments: in_process("tools/export.py", *arguments)
 
 
 def difference(block, net):

@@ -1,12 +1,9 @@
 """tools/export.py --to onnx and --bundle as a user runs them; the other formats have tests of their own."""
-import importlib.util
 import json
 import os
-import sys
-from types import SimpleNamespace
 
 import gluonzoo
-from gluonzoo import arrays, errors
+from gluonzoo import arrays
 from gluonzoo.export import load_onnx
 from gluonzoo.training.weights import get_parameters
 
@@ -30,27 +27,11 @@ def net():
 
 
 @pytest.fixture
-def call(root, tmp_path, monkeypatch, capsys, net):
+def call(in_process, tmp_path, net):
     """call("--to", "onnx", ...) runs tools/export.py in this process and an own folder, where the weights lie."""
     arrays.save(str(tmp_path / "w.params"), get_parameters(net))
 
-    def run(*arguments):
-        spec = importlib.util.spec_from_file_location("program", str(root / "tools" / "export.py"))
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["tools/export.py"] + [str(argument) for argument in arguments])
-        capsys.readouterr()
-        try:
-            code = module.main()
-        except errors.UserError as error:  # As `errors.run`, which ends the process.
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-        except SystemExit as end:  # argparse
-            code = end.code
-        output = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=output.out, stderr=output.err)
-    return run
+    return lambda *arguments: in_process("tools/export.py", *arguments)
 
 
 def test_onnx(call, net, tmp_path):

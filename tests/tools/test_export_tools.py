@@ -1,13 +1,11 @@
 """tools/export.py, evaluate.py and predict.py as a user runs them."""
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import gluonzoo
-from gluonzoo import arrays, data, errors
+from gluonzoo import arrays, data
 from gluonzoo.export import load_symbol, to_symbol
 from gluonzoo.training import checkpoint
 from gluonzoo.training.weights import get_parameters
@@ -67,25 +65,9 @@ def figures_by_hand(net, digits):
 
 
 @pytest.fixture
-def call(root, tmp_path, monkeypatch, capsys):
+def call(in_process):
     """call("tools/predict.py", "a.png", ...) as `run_program` does, but in this process, which is much faster."""
-    def run(program, *arguments):
-        spec = importlib.util.spec_from_file_location("program", str(root / program))
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [program] + [str(argument) for argument in arguments])
-        capsys.readouterr()
-        try:
-            code = module.main()
-        except errors.UserError as error:  # As `errors.run`, which ends the process.
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-        except SystemExit as end:  # argparse
-            code = end.code
-        output = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=output.out, stderr=output.err)
-    return run
+    return in_process
 
 
 def refused(result, *words):

@@ -74,8 +74,9 @@ def declare_operators():
 
 def make(name):
     """The network in evaluation mode. Raises: SystemExit with the reason when there is none."""
-    if name in ("alexnet", "googlenet"):
-        return globals()[name]().eval()
+    own = {"alexnet": alexnet, "googlenet": googlenet}
+    if name in own:
+        return own[name]().eval()
     if name in TIMM:
         import timm
         return timm.create_model(TIMM[name], pretrained=False).eval()
