@@ -74,6 +74,7 @@ class Result:
 
 class Job:
     """One job in a folder of its own; ``start`` and ``finish`` it, or ``run`` it."""
+    launcher = LAUNCH
 
     def __init__(self, folder):
         self.folder, self.marker = folder, uuid.uuid4().hex

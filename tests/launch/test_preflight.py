@@ -50,11 +50,11 @@ class Checker:
         return self.script("odd-python", ODD_PYTHON.format(python=sys.executable, words=words))
 
     def start(self, hosts, *options, python=sys.executable, **env):
-        from conftest import LAUNCH
         (self.folder / "hosts").write_text(hosts)
         env = self.job.environ(**env)
-        return subprocess.Popen([sys.executable, LAUNCH, "check", "-H", "hosts", "--ssh", self.ssh, "--remote-python", python,
-                                 *options], cwd=str(self.folder), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen([sys.executable, self.job.launcher, "check", "-H", "hosts", "--ssh", self.ssh,
+                                 "--remote-python", python, *options],
+                                cwd=str(self.folder), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, hosts, *options, **more):
         """Returns: exit code, lines of standard output, standard error."""
