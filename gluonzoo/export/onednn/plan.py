@@ -1,0 +1,130 @@
+"""The fastest way of running a network on one shape of input, found by running."""
+import time
+
+import numpy as np
+
+from .candidates import Costs, Maker, aligned
+from .library import PLAIN
+from .lowering import Step, Tensors, Unsupported, lower
+from .program import compile_steps, select
+
+__all__ = ["Plan", "make_plan"]
+
+#: A network of this many images is also tried image by image: its maps may then stay in the processor's cache.
+WHOLE = 1
+
+
+class Plan:
+    """A network compiled for one shape of input.
+
+    Args:
+        parts: [(program, how many times it runs, bytes of its input and of each of its outputs a time)]; each one's output is the
+            next one's input.
+    """
+
+    def __init__(self, parts, forms):
+        self._parts, self.forms = parts, forms
+        self._between = [aligned(times * outputs[0]) for _, times, _, outputs in parts[:-1]]
+        self.seconds = None
+
+    @property
+    def size(self):
+        """Bytes of memory for maps."""
+        return sum(program.size for program, _, _, _ in self._parts) + sum(array.nbytes for array in self._between)
+
+    def run(self, source, targets):
+        """Compute. Args: addresses of the input and of each output, as NumPy has them."""
+        for place, (program, times, step, sizes) in enumerate(self._parts):
+            last = place == len(self._parts) - 1
+            ends = targets if last else [self._between[place].ctypes.data]
+            for index in range(times):
+                program.run(source + index * step, [end + index * size for end, size in zip(ends, sizes)])
+            if not last:
+                source = self._between[place].ctypes.data
+
+
+def make_plan(library, graphs, input_shape, weights, costs=None, winograd=True):
+    """The fastest plan for an input (N, C, H, W) among those for several graphs of one function.
+
+    Args:
+        weights: {} that keeps weights in oneDNN's orders, shared by all plans of one network.
+        costs: `Costs` measured so far.
+        winograd: whether Winograd convolutions are taken where they are faster.
+    Raises: lowering.Unsupported when the graphs have something that oneDNN has not.
+    """
+    costs = costs or Costs(library)
+    plans, problem = [], None
+    for place, graph in enumerate(graphs):
+        own = weights.setdefault(place, {})
+        for several in sorted({1, input_shape[0]}):
+            try:
+                plans.append((_plan(library, graph, input_shape, several, own, costs, winograd)))
+            except Unsupported as error:
+                problem = problem or error
+            except LookupError as error:
+                problem = problem or Unsupported(str(error))
+    plans = [plan for plan in plans if plan is not None]
+    if not plans:
+        raise problem
+    if len(plans) > 1:
+        _race(plans, input_shape)
+    return min(plans, key=lambda plan: plan.seconds or 0)
+
+
+def _race(plans, input_shape):
+    source = aligned(int(np.prod(input_shape)) * 4)
+    source.view(np.float32)[:] = np.random.RandomState(0).uniform(-1, 1, source.size // 4)
+    for plan in plans:
+        targets = [aligned(int(np.prod(form)) * 4) for form in plan.forms]
+        addresses = [target.ctypes.data for target in targets]
+        plan.run(source.ctypes.data, addresses)
+        times, begin = [], time.perf_counter()
+        while len(times) < 2 or (time.perf_counter() - begin < 0.1 and len(times) < 10):
+            before = time.perf_counter()
+            plan.run(source.ctypes.data, addresses)
+            times.append(time.perf_counter() - before)
+        plan.seconds = min(times)
+
+
+def _plan(library, graph, input_shape, several, weights, costs, winograd):
+    """A plan that runs `several` images at a time up to the first dense layer, and all from there on; None where it cannot."""
+    whole = lower(graph, input_shape)
+    if several == input_shape[0]:
+        program, _ = _compile(library, whole, weights, costs, winograd)
+        sizes = [int(np.prod(whole.shapes[number])) * 4 for number in whole.outputs]
+        return Plan([(program, 1, 0, sizes)], whole.forms)
+    cut = next((index for index, step in enumerate(whole.steps) if step.kind == "dense"), len(whole.steps))
+    head = lower(graph, (several,) + tuple(input_shape[1:]))
+    if len(head.steps) != len(whole.steps):
+        return None
+    made = {0} | {step.output for step in whole.steps[:cut]}
+    crossing = {number for step in whole.steps[cut:] for number in step.reads if number in made} | made.intersection(whole.outputs)
+    if len(crossing) != 1 or 0 in crossing:
+        return None
+    number = crossing.pop()
+    first = Tensors(head.shapes, head.steps[:cut], [number], [])
+    times = input_shape[0] // several
+    step_in, step_out = (int(np.prod(head.shapes[index])) * 4 for index in (0, number))
+    program, _ = _compile(library, first, weights, costs, winograd)
+    parts = [(program, times, step_in, [step_out])]
+    if cut < len(whole.steps):
+        parts.append((_tail(library, whole, cut, number, weights, costs), 1, 0, [0] * len(whole.outputs)))
+    return Plan(parts, whole.forms)
+
+
+def _tail(library, whole, cut, number, weights, costs):
+    """The program of the steps from `cut` on, whose input is tensor `number`."""
+    numbers = {number: 0}
+    for step in whole.steps[cut:]:
+        numbers[step.output] = len(numbers)
+    shapes = [whole.shapes[old] for old in numbers]
+    steps = [Step(step.kind, [numbers[old] for old in step.inputs], numbers[step.output], step.name, step.values,
+                  [("sum", numbers[post[1]]) if post[0] == "sum" else post for post in step.posts]) for step in whole.steps[cut:]]
+    tensors = Tensors(shapes, steps, [numbers[old] for old in whole.outputs], whole.forms)
+    return _compile(library, tensors, weights, costs, False)[0]
+
+
+def _compile(library, tensors, weights, costs, winograd):
+    maker = Maker(library, tensors.shapes, winograd)
+    chosen, seconds = select(tensors, maker, costs)
+    return compile_steps(tensors, chosen, maker, weights), seconds
