@@ -1,8 +1,9 @@
 """A network for inference only: fewer and faster operators, the same function up to rounding.
 
-Our rewrites of the graph come first (`fuse_fold`, `fuse_layout`); MXNet's oneDNN backend then joins convolutions with the
-activations and sums that follow. MXNet's own ``net.optimize_for`` would do the latter to the network itself and leave every
-gradient zero without a word; here the network is traced and its copy rewritten.
+Our rewrites of the graph come first (`fuse_fold`, `fuse_layout`). Then oneDNN runs what is left directly (package `onednn`), or,
+where it is not installed or lacks an operator, MXNet does, whose oneDNN backend joins convolutions with the activations and sums
+that follow. MXNet's own ``net.optimize_for`` would do the latter to the network itself and leave every gradient zero without a
+word; here the network is traced and its copy rewritten.
 """
 import collections
 import types
@@ -13,16 +14,18 @@ import numpy as np
 from ..errors import UserError
 from ..layers.network import Network
 from .check import compare
+from .compiled import TOLERANCE, Compiled
 from .fuse_fold import drop_identities, flatten_before_dense, fold_norms, spell_out_norms, split_over_concat, uses
 from .fuse_layout import arrange_channels
 from .graph import Graph
 from .metadata import ExportError
+from .onednn.runner import Direct
 from .symbol import _describe, _layouts_restored
 
-__all__ = ["STEPS", "TOLERANCE", "FusedBlock", "fuse", "fused_graph", "inference_source"]
+__all__ = ["ENGINES", "STEPS", "TOLERANCE", "FusedBlock", "fuse", "fused_graph", "inference_source"]
 
-#: The largest relative difference (see `check.Difference`) between a fused and the live network that is let through.
-TOLERANCE = 1e-4
+#: What runs a fused network: oneDNN where it can, it or an error, MXNet.
+ENGINES = ("auto", "onednn", "mxnet")
 
 #: Signs and the like: rounding moves a value from one side of the step to the other, and no bound on the outputs holds.
 STEPS = ("sign", "_contrib_sign_ste", "_contrib_round_ste", "round", "rint", "floor", "ceil", "trunc", "fix")
@@ -31,19 +34,25 @@ STEPS = ("sign", "_contrib_sign_ste", "_contrib_round_ste", "round", "rint", "fl
 class FusedBlock(mx.gluon.SymbolBlock):
     """A network's graph for inference, with outputs of the network's own type and names (a list, where there is no `net`).
 
+    Its parameters are for inference as they were when it was made: to change them, make another one.
+
+    Args:
+        graph: in MXNet's operators.
+        direct: `onednn.runner.Direct` of the same function, which runs the shapes that `prepare` was called for or that come
+            a third time; None: MXNet runs all.
     Shape: as the network.
     Raises: UserError when called while gradients are recorded: its operators have none; or for an input that the network
         would refuse.
     """
 
-    def __init__(self, graph, net=None, ctx=None):
+    def __init__(self, graph, net=None, ctx=None, direct=None):
         super().__init__(graph.to_symbol(), [mx.sym.var(Graph.input, dtype="float32")])
         for name, parameter in self.collect_params().items():
             value = graph.parameters[name]
             parameter._load_init(mx.nd.array(value, dtype=value.dtype), ctx or mx.cpu(), cast_dtype=True,
                                  dtype_source="saved")
         self.collect_params().setattr("grad_req", "null")
-        self._compiled = _Compiled(self)
+        self._compiled = Compiled(self, direct)
         self.output_names = graph.output_names
         self._outputs = None
         if len(graph.outputs) > 1 and net is not None:
@@ -68,101 +77,67 @@ class FusedBlock(mx.gluon.SymbolBlock):
         outputs = run(x, *args)
         return outputs if self._outputs is None else self._outputs(*outputs)
 
+    def prepare(self, x):
+        """Compile now for inputs of the shape of `x`, an NDArray (N, C, H, W), and not when that shape comes a third time.
+
+        It takes a second or a few. Returns: what runs that shape from now on, "mxnet" or for instance "onednn 2.6.0".
+        """
+        if not isinstance(x, mx.nd.NDArray) or x.ndim != 4:
+            raise UserError(f"prepare takes an NDArray (N, C, H, W), received {getattr(x, 'shape', type(x).__name__)}")
+        if self._limits is not None:
+            Network.check_input(self._limits, x.shape)
+        return self._compiled.prepare(x)
+
+    @property
+    def engines(self):
+        """{shape of input: what runs it}, for the shapes that were compiled."""
+        return self._compiled.engines
+
+    @property
+    def why_not_direct(self):
+        """Why oneDNN does not run this network directly; None where it does, or has not been tried."""
+        return self._compiled.problem
+
+    def load_parameters(self, *args, **kwargs):
+        """As any block's; from then on MXNet's operators run the network."""
+        self._compiled.use_mxnet("other parameters were loaded")
+        super().load_parameters(*args, **kwargs)
+
     def hybridize(self, active=True, **kwargs):
         """As any block's; compiled, a graph of fixed memory is kept for each of the last shapes that came repeatedly."""
         self._compiled.clear()
         super().hybridize(active, **kwargs)
 
     def cast(self, dtype):
-        self._compiled.clear()
+        self._compiled.use_mxnet(f"the network was cast to {np.dtype(dtype).name}")
         super().cast(dtype)
 
 
-class _Compiled:
-    """A block's graph compiled once for each shape of input, which MXNet does for one shape at a time.
-
-    MXNet's `static_shape` plans the whole run ahead, which halves the time of small networks. But given another shape and then
-    the first one again, one that oneDNN's operators are in dies in their layouts ("can't generate TBlob for MKLDNN data"). Here
-    every shape has a graph of its own, and what comes once or twice runs through one that is not planned ahead.
-    """
-    #: Shapes that have a planned graph. Each holds its maps, and the weights in the layouts that oneDNN chose for it.
-    MOST = 4
-    #: Uses of a shape before it gets a planned graph.
-    USES = 2
-
-    def __init__(self, block):
-        self._block = block
-        self.clear()
-
-    def clear(self):
-        self._general, self._planned, self._uses = None, collections.OrderedDict(), collections.OrderedDict()
-
-    def _compile(self, planned):
-        inputs, outputs = self._block._cached_graph
-        parameters, names = self._block.collect_params(), outputs.list_inputs()
-        flags = [("static_alloc", True), ("static_shape", planned)]
-        place = names.index(inputs[0].name) if inputs[0].name in names else None
-        own = [None if index == place else parameters[name] for index, name in enumerate(names)]
-        return mx.nd.CachedOp(outputs, flags), own
-
-    def __call__(self, x):
-        return self._run(self._choose(x), x)
-
-    @staticmethod
-    def _run(compiled, x):
-        op, parameters = compiled
-        return op(*[x if parameter is None else parameter.data(x.context) for parameter in parameters])
-
-    def _choose(self, x):
-        key = x.shape, x.context, x.dtype
-        if key in self._planned:
-            self._planned.move_to_end(key)
-            return self._planned[key]
-        uses = self._uses[key] = self._uses.pop(key, 0) + 1
-        if len(self._uses) > 4 * self.MOST:
-            self._uses.popitem(last=False)
-        if uses != self.USES + 1:  # Not yet; or it was tried, and could not be planned.
-            if self._general is None:
-                self._general = self._compile(planned=False)
-            return self._general
-        made = self._compile(planned=True)
-        if not self._works(made, x):
-            return self._choose(x)
-        del self._uses[key]
-        if len(self._planned) == self.MOST:
-            self._planned.popitem(last=False)
-        self._planned[key] = made
-        return made
-
-    def _works(self, compiled, x):
-        """Whether a planned graph runs again and again; where it does not, it is the second run that dies."""
-        try:
-            for _ in range(3):
-                outputs = self._run(compiled, x)
-                for output in outputs if isinstance(outputs, list) else [outputs]:
-                    output.wait_to_read()
-        except mx.MXNetError:
-            return False
-        return True
-
-
-def fuse(net, x=None, *, input_shape=None):
+def fuse(net, x=None, *, input_shape=None, engine="auto"):
     """A faster copy of a network for inference on the processor; the network itself is not changed and still trains.
 
     BatchNorm goes into the layer beside it; dropout and the like go; widths of maps become multiples of 16, which oneDNN's
     fast kernels need (ShuffleNet's 58, Xception's 728 channels), and with them slices and shuffles of channels go; a 1x1
-    convolution of a concatenation of two reads both parts; MXNet's oneDNN operators take in activations and sums. The copy
-    is compared with the network before it is returned. Networks of binary activations are left as they are but for dropout:
-    a rounding error there turns a sign.
+    convolution of a concatenation of two reads both parts; activations and sums go into the convolutions. The copy is compared
+    with the network before it is returned. Networks of binary activations are left as they are but for dropout: a rounding
+    error there turns a sign.
+
+    Where the package onednn-cpu-gomp is installed, oneDNN runs the copy directly: for each shape of input, algorithms (Winograd's
+    for 3x3 convolutions among them) and orders of values in memory are chosen by measuring, which takes a second or a few when
+    `fuse` is called, for the shape of `x`, and whenever another shape comes for the third time.
 
     Args:
         net: an initialised HybridBlock of one input, in float32.
-        x: an example input (N, C, H, W), an NDArray or NumPy array, from which the shape is taken.
-        input_shape: (C, H, W) instead; from the registry when neither is given.
+        x: an example input (N, C, H, W), an NDArray or NumPy array; the copy is compiled for its shape.
+        input_shape: (C, H, W) instead, with a batch of 1; from the registry when neither is given.
+        engine: "auto": oneDNN directly where it can; "onednn": that, or an error; "mxnet": MXNet's operators.
     Returns: FusedBlock, hybridized. It takes any batch, and any size of image that the network takes.
     Raises: ExportError when the network is not initialised, takes no such input, or the copy's outputs differ by more than
-        1e-4 relative.
+        1e-4 relative, or when oneDNN was asked for and is not there or lacks an operator. UserError for an unknown engine.
     """
+    if engine not in ENGINES:
+        raise UserError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
+    example = x
     if x is not None:
         shape = tuple(getattr(x, "shape", ()))
         if len(shape) != 4:
@@ -172,14 +147,36 @@ def fuse(net, x=None, *, input_shape=None):
         input_shape = shape[1:]
     graph, ctx, details = inference_source(net, input_shape)
     input_shape = details["input_shape"]
+    direct = None if engine == "mxnet" else _direct(graph, input_shape)
     graph = fused_graph(graph, input_shape)
     symbol = graph.to_symbol()
     if not uses(graph, *STEPS):
         symbol = symbol.get_backend_symbol("MKLDNN")
-    block = FusedBlock(Graph.from_symbol(symbol, graph.parameters, graph.output_names), net, ctx)
+    block = FusedBlock(Graph.from_symbol(symbol, graph.parameters, graph.output_names), net, ctx, direct)
     block.hybridize()
     _verify(net, block, input_shape, ctx)
+    if direct is not None:
+        shape = (1,) + tuple(input_shape) if example is None else example.shape
+        # Random values: those of an example may be all zero.
+        values = np.random.RandomState(0).standard_normal(shape)
+        block.prepare(mx.nd.array(values, dtype=np.float32, ctx=ctx))
+    if engine == "onednn" and block.why_not_direct:
+        raise ExportError(f"oneDNN cannot run this network directly: {block.why_not_direct}; use engine=\"auto\" or \"mxnet\"")
+    if engine == "onednn" and direct is None:
+        raise ExportError("oneDNN is not installed, or not made for this machine or network: "
+                          "pip install onednn-cpu-gomp==2022.2.1 (Linux, x86-64)")
     return block
+
+
+def _direct(graph, input_shape):
+    """`Direct` of a graph's rewrites; None where there is no library, or rounding turns signs in the network."""
+    base = drop_identities(graph.copy())
+    if uses(base, *STEPS):
+        return None
+    base = fold_norms(base)
+    split = split_over_concat(base.copy())
+    graphs = [base] + ([split] if len(split.nodes) != len(base.nodes) else [])
+    return Direct.of([arrange_channels(one, input_shape) for one in graphs])
 
 
 def inference_source(net, input_shape=None):

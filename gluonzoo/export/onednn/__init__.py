@@ -1,1 +1,1 @@
-"""Networks run by oneDNN directly: chosen algorithms and orders of values, memory laid out once, no operator between two calls."""
+"""Networks run by oneDNN directly: algorithms and orders of values chosen, memory laid out once, nothing between two calls."""

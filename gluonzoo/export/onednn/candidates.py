@@ -5,7 +5,7 @@ from typing import Dict, List, Optional
 
 import numpy as np
 
-from .library import BINARY, BLOCKED, DIRECT, NHWC, PLAIN, POOLING, WINOGRAD, Md, Primitive
+from .library import BINARY, BLOCKED, DIRECT, PLAIN, POOLING, WINOGRAD, Md, Primitive
 
 __all__ = ["Candidate", "Costs", "Maker", "aligned"]
 

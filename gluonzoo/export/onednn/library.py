@@ -15,8 +15,8 @@ import numpy as np
 
 from ...errors import UserError
 
-__all__ = ["ACROSS_CHANNELS", "BINARY", "BLOCKED", "CLAMP", "DIRECT", "ELTWISE", "ENVIRONMENT", "Library", "Md", "NHWC", "OneDNNError",
-           "PLAIN", "POOLING", "Primitive", "WINOGRAD", "load"]
+__all__ = ["BINARY", "BLOCKED", "CLAMP", "DIRECT", "ELTWISE", "ENVIRONMENT", "Library", "Md", "NHWC", "OneDNNError", "PLAIN",
+           "POOLING", "Primitive", "WINOGRAD", "load"]
 
 #: Names a file of the library to be used, or is "0": not to use it.
 ENVIRONMENT = "GLUONZOO_ONEDNN"
@@ -28,8 +28,8 @@ F32, ANY, FORWARD_INFERENCE, CPU, STREAM_DEFAULT, SCRATCHPAD_USER, UNIMPLEMENTED
 DIRECT, WINOGRAD, ACROSS_CHANNELS = 1, 2, 2815
 POOLING = {"max": 511, "avg_include": 767, "avg_exclude": 1023}
 BINARY = {"add": 131056, "mul": 131057, "sub": 131061}
-ELTWISE = {"relu": 31, "tanh": 47, "elu": 63, "square": 79, "abs": 95, "sqrt": 111, "linear": 127, "softrelu": 159, "sigmoid": 175,
-           "swish": 223}
+ELTWISE = {"relu": 31, "tanh": 47, "elu": 63, "square": 79, "abs": 95, "sqrt": 111, "linear": 127, "softrelu": 159,
+           "sigmoid": 175}
 #: A value outside of two bounds becomes the nearer bound.
 CLAMP = 255
 QUERY = {"src": 129, "weights": 131, "dst": 133, "scratchpad": 136}
@@ -144,8 +144,11 @@ class Library:
     # Primitives: each of these returns a Primitive, or None where oneDNN has none for such arguments
 
     def convolution(self, algorithm, src, weights, bias, dst, strides, dilates, pads, posts=()):
-        """Descriptors (`weights` of five sizes with groups; `bias` may be None), then pairs (rows, columns); zero dilation is dense;
-        `pads`: ((above, left), (below, right)).
+        """Of descriptors (`weights` of five sizes with groups; `bias` may be None) and pairs (rows, columns).
+
+        Args:
+            dilates: zero is no gap.
+            pads: ((above, left), (below, right)).
         """
         desc = ctypes.create_string_buffer(8192)
         status = self.c.dnnl_dilated_convolution_forward_desc_init(
@@ -161,15 +164,15 @@ class Library:
 
     def pooling(self, algorithm, src, dst, strides, kernel, pads, posts=()):
         desc = ctypes.create_string_buffer(8192)
-        status = self.c.dnnl_pooling_v2_forward_desc_init(desc, FORWARD_INFERENCE, algorithm, ctypes.byref(src), ctypes.byref(dst),
-                                                          _dims(strides), _dims(kernel), _dims((0, 0)), _dims(pads[0]),
-                                                          _dims(pads[1]))
+        status = self.c.dnnl_pooling_v2_forward_desc_init(
+            desc, FORWARD_INFERENCE, algorithm, ctypes.byref(src), ctypes.byref(dst), _dims(strides), _dims(kernel),
+            _dims((0, 0)), _dims(pads[0]), _dims(pads[1]))
         return self._primitive(status, desc, posts)
 
     def eltwise(self, algorithm, md, alpha, beta, posts=()):
         desc = ctypes.create_string_buffer(8192)
-        status = self.c.dnnl_eltwise_forward_desc_init(desc, FORWARD_INFERENCE, algorithm, ctypes.byref(md), ctypes.c_float(alpha),
-                                                       ctypes.c_float(beta))
+        status = self.c.dnnl_eltwise_forward_desc_init(desc, FORWARD_INFERENCE, algorithm, ctypes.byref(md),
+                                                       ctypes.c_float(alpha), ctypes.c_float(beta))
         return self._primitive(status, desc, posts)
 
     def binary(self, algorithm, first, second, dst, posts=()):
@@ -187,8 +190,9 @@ class Library:
 
     def response_normalization(self, md, size, alpha, beta, k):
         desc = ctypes.create_string_buffer(8192)
-        status = self.c.dnnl_lrn_forward_desc_init(desc, FORWARD_INFERENCE, ACROSS_CHANNELS, ctypes.byref(md), ctypes.c_int64(size),
-                                                   ctypes.c_float(alpha), ctypes.c_float(beta), ctypes.c_float(k))
+        status = self.c.dnnl_lrn_forward_desc_init(
+            desc, FORWARD_INFERENCE, ACROSS_CHANNELS, ctypes.byref(md), ctypes.c_int64(size), ctypes.c_float(alpha),
+            ctypes.c_float(beta), ctypes.c_float(k))
         return self._primitive(status, desc, ())
 
     def softmax(self, md, axis):
@@ -198,8 +202,8 @@ class Library:
 
     def reorder(self, src, dst):
         def create(made, attributes):
-            return self.c.dnnl_reorder_primitive_desc_create(ctypes.byref(made), ctypes.byref(src), self.engine, ctypes.byref(dst),
-                                                             self.engine, attributes)
+            return self.c.dnnl_reorder_primitive_desc_create(ctypes.byref(made), ctypes.byref(src), self.engine,
+                                                             ctypes.byref(dst), self.engine, attributes)
         return self._created(create, ())
 
     def concat(self, dst, axis, sources):
@@ -275,7 +279,8 @@ class Primitive:
     def implementation(self):
         """oneDNN's name of it, as its verbose mode prints."""
         text = ctypes.c_char_p()
-        self._library.check(self._library.c.dnnl_primitive_desc_query(self._description, QUERY_IMPLEMENTATION, 0, ctypes.byref(text)))
+        self._library.check(self._library.c.dnnl_primitive_desc_query(self._description, QUERY_IMPLEMENTATION, 0,
+                                                                      ctypes.byref(text)))
         return text.value.decode()
 
     @property

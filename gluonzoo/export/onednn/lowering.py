@@ -222,8 +222,8 @@ class _Lowering:
     def _on_lrn(self, node):
         number, attrs = self._read(node.inputs[0]), node.attrs
         # Both divide the squares' sum by the window: k + alpha / n * sum.
-        self._new(node, "response", [number], self.shapes[number], size=int(attrs["nsize"]), alpha=float(attrs.get("alpha", 1e-4)),
-                  beta=float(attrs.get("beta", 0.75)), k=float(attrs.get("knorm", 2)))
+        self._new(node, "response", [number], self.shapes[number], size=int(attrs["nsize"]),
+                  alpha=float(attrs.get("alpha", 1e-4)), beta=float(attrs.get("beta", 0.75)), k=float(attrs.get("knorm", 2)))
 
     def _on_softmax(self, node):
         number, axis = self._read(node.inputs[0]), int(node.attrs.get("axis", -1))

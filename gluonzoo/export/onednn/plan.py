@@ -3,15 +3,13 @@ import time
 
 import numpy as np
 
+from .calls import Calls
 from .candidates import Costs, Maker, aligned
-from .library import PLAIN
+from .library import Library
 from .lowering import Step, Tensors, Unsupported, lower
 from .program import compile_steps, select
 
 __all__ = ["Plan", "make_plan"]
-
-#: A network of this many images is also tried image by image: its maps may then stay in the processor's cache.
-WHOLE = 1
 
 
 class Plan:
@@ -20,12 +18,29 @@ class Plan:
     Args:
         parts: [(program, how many times it runs, bytes of its input and of each of its outputs a time)]; each one's output is the
             next one's input.
+        forms: shapes of the outputs.
     """
 
     def __init__(self, parts, forms):
         self._parts, self.forms = parts, forms
         self._between = [aligned(times * outputs[0]) for _, times, _, outputs in parts[:-1]]
         self.seconds = None
+        rows, where = [], []  # where: (row, 0 the input, 1... an output; bytes from its beginning)
+        for place, (program, times, step, sizes) in enumerate(parts):
+            moves, own = program.rows()
+            first, last = place == 0, place == len(parts) - 1
+            for index in range(times):
+                for row, number in moves.items():
+                    offset = index * (step if number == 0 else sizes[number - 1])
+                    if number == 0 and not first:
+                        own[row] = own[row][:2] + (self._between[place - 1].ctypes.data + offset,)
+                    elif number > 0 and not last:
+                        own[row] = own[row][:2] + (self._between[place].ctypes.data + offset,)
+                    else:
+                        where.append((len(rows) + row, number, offset))
+                rows.extend(own)
+        self._calls = Calls(rows)
+        self._rows, self._numbers, self._offsets = np.array(where, dtype=np.int64).T
 
     @property
     def size(self):
@@ -33,14 +48,10 @@ class Plan:
         return sum(program.size for program, _, _, _ in self._parts) + sum(array.nbytes for array in self._between)
 
     def run(self, source, targets):
-        """Compute. Args: addresses of the input and of each output, as NumPy has them."""
-        for place, (program, times, step, sizes) in enumerate(self._parts):
-            last = place == len(self._parts) - 1
-            ends = targets if last else [self._between[place].ctypes.data]
-            for index in range(times):
-                program.run(source + index * step, [end + index * size for end, size in zip(ends, sizes)])
-            if not last:
-                source = self._between[place].ctypes.data
+        """Compute. Args: addresses of the input and of each output, as NumPy has them. Raises: OneDNNError."""
+        bases = np.array([source] + list(targets), dtype=np.int64)
+        self._calls.rows[self._rows, 2] = bases[self._numbers] + self._offsets
+        Library.check(self._calls())
 
 
 def make_plan(library, graphs, input_shape, weights, costs=None, winograd=True):
@@ -58,7 +69,7 @@ def make_plan(library, graphs, input_shape, weights, costs=None, winograd=True):
         own = weights.setdefault(place, {})
         for several in sorted({1, input_shape[0]}):
             try:
-                plans.append((_plan(library, graph, input_shape, several, own, costs, winograd)))
+                plans.append(_plan(library, graph, input_shape, several, own, costs, winograd))
             except Unsupported as error:
                 problem = problem or error
             except LookupError as error:
@@ -98,7 +109,8 @@ def _plan(library, graph, input_shape, several, weights, costs, winograd):
     if len(head.steps) != len(whole.steps):
         return None
     made = {0} | {step.output for step in whole.steps[:cut]}
-    crossing = {number for step in whole.steps[cut:] for number in step.reads if number in made} | made.intersection(whole.outputs)
+    read = [number for step in whole.steps[cut:] for number in step.reads] + whole.outputs
+    crossing = made.intersection(read)
     if len(crossing) != 1 or 0 in crossing:
         return None
     number = crossing.pop()

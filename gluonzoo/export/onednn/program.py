@@ -1,6 +1,9 @@
-"""A network's steps with their memory laid out: run it by addresses of its input and outputs."""
+"""A network's steps as calls of oneDNN, with their memory laid out."""
+import ctypes
+
 import numpy as np
 
+from .calls import address_of
 from .candidates import aligned
 from .layouts import choose
 from .library import BLOCKED, NHWC, PLAIN
@@ -15,7 +18,8 @@ class Program:
         library: of `library.load`.
         calls: [(primitive, {argument: (descriptor, key)})]; a key is that of a `Layout`'s buffer, or an array.
         buffers: the `_Buffers` that the keys are in.
-        source, targets: keys of the input and of the outputs, whose addresses `run` is given.
+        source, targets: keys of the input and of the outputs, whose addresses are told to each run.
+        constants: arrays that calls read, which this keeps alive.
     """
 
     def __init__(self, library, calls, buffers, source, targets, constants):
@@ -34,6 +38,19 @@ class Program:
             if primitive.scratchpad:
                 memories["scratchpad"] = self._memory(primitive.md("scratchpad"), self._scratch, places)
             self._calls.append(primitive.arguments(memories))
+
+    def rows(self):
+        """What `calls.Calls` takes: ({row: 0 where it says where the input is, 1, 2, ... where an output is}, all rows)."""
+        move, execute = (address_of(getattr(self._library.c, name)) for name in (
+            "dnnl_memory_set_data_handle", "dnnl_primitive_execute"))
+        moves, rows = {}, []
+        for number, key in enumerate([self._source] + self._targets):
+            for memory in self._moving[key]:
+                moves[len(rows)] = number
+                rows.append((move, memory.value, 0))
+        for handle, stream, count, packed in self._calls:
+            rows.append((execute, handle.value, stream.value, count, ctypes.addressof(packed)))
+        return moves, rows
 
     def _memory(self, md, key, places):
         known = (md.key, id(key) if isinstance(key, np.ndarray) else key)
@@ -55,17 +72,6 @@ class Program:
     def size(self):
         """Bytes of maps and of scratch memory; weights are not counted, which programs may share."""
         return self._arena.nbytes + self._scratch.nbytes
-
-    def run(self, source, targets):
-        """Compute. Args: addresses of the input and of each output, in the orders that were agreed on."""
-        for key, address in zip([self._source] + self._targets, [source] + list(targets)):
-            for memory in self._moving[key]:
-                self._library.move(memory, address)
-        execute = self._library.c.dnnl_primitive_execute
-        for call in self._calls:
-            status = execute(*call)
-            if status:
-                self._library.check(status)
 
 
 def select(tensors, maker, costs, outside=PLAIN):
@@ -97,7 +103,8 @@ def select(tensors, maker, costs, outside=PLAIN):
             if number in makers and len(tensors.shapes[number]) == 4:
                 shape = tensors.shapes[number]
                 joins.append((makers[number], index, costs.reorder(shape, NHWC, BLOCKED), costs.reorder(shape, BLOCKED, NHWC)))
-    labels = choose({index: tuple(np.inf if way is None else way.cost for way in ways) for index, ways in enumerate(found)}, joins)
+    labels = choose({index: tuple(np.inf if way is None else way.cost for way in ways) for index, ways in enumerate(found)},
+                    joins)
     chosen = [ways[labels[index]] for index, ways in enumerate(found)]
     if None in chosen:
         raise LookupError(f"{tensors.steps[chosen.index(None)].kind} {tensors.steps[chosen.index(None)].name}")
