@@ -17,6 +17,8 @@ REQUIRED = [
     "graphviz<0.9",
     "setuptools>=65; python_version >= '3.12'",  # distutils
     "tqdm>=4.60",
+    # What `export.fuse` runs networks with: oneDNN 2.6, which MXNet's own 2.4 does not let anybody call.
+    "onednn-cpu-gomp==2022.2.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
 ]
 VISUAL = ["matplotlib>=3.5", "tensorboardX>=2.5", "pillow>=9"]
 DEMO = ["scikit-learn>=1.0", *VISUAL]

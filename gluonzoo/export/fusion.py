@@ -34,7 +34,7 @@ STEPS = ("sign", "_contrib_sign_ste", "_contrib_round_ste", "round", "rint", "fl
 class FusedBlock(mx.gluon.SymbolBlock):
     """A network's graph for inference, with outputs of the network's own type and names (a list, where there is no `net`).
 
-    Its parameters are for inference as they were when it was made: to change them, make another one.
+    Other parameters, by `load_parameters` or a parameter's `set_data`, are used at once, but by MXNet's operators from then on.
 
     Args:
         graph: in MXNet's operators.
@@ -53,6 +53,9 @@ class FusedBlock(mx.gluon.SymbolBlock):
                                  dtype_source="saved")
         self.collect_params().setattr("grad_req", "null")
         self._compiled = Compiled(self, direct)
+        if direct is not None:
+            for parameter in self.collect_params().values():
+                parameter.set_data = self._noticed(parameter.set_data)
         self.output_names = graph.output_names
         self._outputs = None
         if len(graph.outputs) > 1 and net is not None:
@@ -66,6 +69,14 @@ class FusedBlock(mx.gluon.SymbolBlock):
         for name in ("classes", "in_channels", "min_size", "fixed_size"):
             if hasattr(net, name):
                 setattr(self, name, getattr(net, name))
+
+    def _noticed(self, set_data):
+        compiled = self._compiled
+
+        def noticed(data):
+            compiled.use_mxnet("other parameters were set")
+            set_data(data)
+        return noticed
 
     def forward(self, x, *args):
         if isinstance(x, mx.nd.NDArray):

@@ -49,6 +49,7 @@ def test_every_registered_network(name):
     shape = small_shape(net, name)
     fused = fuse(net, input_shape=shape)
     binary = any("sign" in node.op for node in Graph.from_net(net).operators)
+    fused.prepare(mx.nd.ones((2,) + shape))
     assert compare(net, fused, shape, batches=(2,), seed=5).relative <= (1e-6 if binary else TOLERANCE)
     if not net.fixed_size:
         larger = shape[:1] + tuple(size + 32 for size in shape[1:])
@@ -274,10 +275,11 @@ def test_a_difference_is_an_error(branches, monkeypatch):
         fuse(branches, input_shape=(3, 4, 4))
 
 
-def test_a_shape_that_comes_back_has_its_own_planned_graph():
+@pytest.mark.parametrize("engine", ["mxnet", "auto"])
+def test_a_shape_that_comes_back_has_its_own_planned_graph(engine):
     """MXNet's static_shape dies here: "can't generate TBlob for MKLDNN data"."""
     net = with_statistics(gluonzoo.get_model("shufflenet_v2_0_5", classes=7))
-    fused = fuse(net, input_shape=(3, 64, 64))
+    fused = fuse(net, input_shape=(3, 64, 64), engine=engine)
     planned = fused._compiled._planned
     rng = np.random.RandomState(1)
     for batch in (1, 4, 1, 2, 1, 4, 3, 5, 6, 1):
@@ -297,7 +299,7 @@ def test_a_shape_that_comes_back_has_its_own_planned_graph():
 
 
 def test_a_shape_that_came_once_gets_no_planned_graph():
-    fused = fuse(with_statistics(gluonzoo.get_model("lenet5")))
+    fused = fuse(with_statistics(gluonzoo.get_model("lenet5")), engine="mxnet")
     for batch in range(1, 40):
         fused(mx.nd.zeros((batch, 1, 32, 32))).wait_to_read()
     assert not fused._compiled._planned and len(fused._compiled._uses) <= 16
@@ -308,14 +310,14 @@ def test_what_cannot_be_planned_runs_unplanned(monkeypatch):
     from gluonzoo.export import fusion
     monkeypatch.setattr(fusion, "flatten_before_dense", lambda graph, shapes: graph)
     net = with_statistics(gluonzoo.get_model("resnet18_v1b", classes=10))
-    fused = fuse(net, input_shape=(3, 32, 32))
+    fused = fuse(net, input_shape=(3, 32, 32), engine="mxnet")
     data = mx.nd.random.normal(shape=(2, 3, 32, 32))
     expected = net(data).asnumpy()
     for _ in range(8):
         np.testing.assert_allclose(fused(data).asnumpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert not fused._compiled._planned
     monkeypatch.undo()
-    fused = fuse(net, input_shape=(3, 32, 32))
+    fused = fuse(net, input_shape=(3, 32, 32), engine="mxnet")
     for _ in range(8):
         np.testing.assert_allclose(fused(data).asnumpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert len(fused._compiled._planned) == 1

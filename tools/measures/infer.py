@@ -60,6 +60,8 @@ def mxnet_call(net, shape):
 
     def prepare(batch):
         data = mx.nd.array(images(batch, shape))
+        if engine == "gluonzoo":
+            net.prepare(data)
 
         def call():
             outputs = net(data)

@@ -118,10 +118,10 @@ class Library:
         self.check(self.c.dnnl_memory_desc_init_by_strides(ctypes.byref(md), len(dims), _dims(dims), F32, _dims(strides)))
         return md
 
-    def part(self, md, dims, offsets):
-        """Of a part of a tensor, in the same memory; None where the order of its values does not allow it."""
+    def first(self, md, dims):
+        """Of the beginning of a tensor along each axis, in the same memory; None where the order of its values forbids it."""
         made = Md()
-        status = self.c.dnnl_memory_desc_init_submemory(ctypes.byref(made), ctypes.byref(md), _dims(dims), _dims(offsets))
+        status = self.c.dnnl_memory_desc_init_submemory(ctypes.byref(made), ctypes.byref(md), _dims(dims), _dims([0] * len(dims)))
         return None if status else made
 
     def size(self, md):

@@ -226,7 +226,12 @@ class _Compiler:
             self._join(step, way, keys, target)
         else:
             if any(post[0] == "sum" for post in step.posts):
-                self._start_with(index, [post[1] for post in step.posts if post[0] == "sum"][0], way, target)
+                self._start_with(index, [post[1] for post in step.posts if post[0] == "sum"][0], way, keys, target)
+            if step.kind == "part":
+                place = ("part of", step.output)
+                self.buffers.add(place, self.lib.size(way.sources[0]))
+                self.buffers.inside(place, keys[0], self.maker.part_offset(step, way.layout))
+                keys = [place]
             names = {"binary": ["src", "src1"], "concat": [1024 + place for place in range(len(keys))]}.get(step.kind, ["src"])
             arguments = {name: (md, key) for name, md, key in zip(names, way.sources, keys)}
             for name, (title, array, md) in way.constants.items():
@@ -254,11 +259,13 @@ class _Compiler:
         self.constants.append(self.weights[key])
         return self.weights[key]
 
-    def _start_with(self, index, number, way, target):
-        """Let the tensor that a convolution adds to be in its place: that tensor's own memory where nothing reads it later."""
+    def _start_with(self, index, number, way, keys, target):
+        """Let the tensor that a convolution adds to be in its place: that tensor's own memory where nothing reads it later, nor
+        the convolution (from `keys`) while it writes.
+        """
         key = self._need(number, way.layout)
         inside = self.buffers.within(key)
-        free = (number != 0 and key not in self.buffers.parents
+        free = (number != 0 and key not in self.buffers.parents and all(self.buffers.root(other)[0] != key for other in keys)
                 and all(self._last(other) <= index for other in inside if isinstance(other[0], int)))
         if free:
             self.buffers.inside(key, target, 0)
