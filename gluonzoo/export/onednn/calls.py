@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-__all__ = ["Calls", "address_of"]
+__all__ = ["Calls", "address_of", "task_address"]
 
 #: x86-64, System V: for each of `count` rows (function, a, b, c, d) at `rows`, call function(a, b, c, d) until one returns other
 #: than zero, which is the result.
@@ -23,23 +23,37 @@ _LOOP = bytes.fromhex("53 4154 4155"        # push rbx, r12, r13: the stack is a
                       "85c0 7509"           # other than zero: end
                       "4883c328 49ffcc ebdc"  # the next row
                       "415d 415c 5b c3")    # end: restore and return
-_loop = None
+#: As MXNet's engine calls: task(not read, where), of {rows, count, failed} there; failed(where, result) unless that is zero.
+_TASK = bytes.fromhex("56"                  # push where
+                      "488b3e 488b7608"     # rows, count
+                      "e80b000000"          # call the loop, which follows
+                      "5f"                  # pop where
+                      "85c0 7501 c3"        # zero: return
+                      "89c6 ff6710") + _LOOP  # failed(where, result) in this one's place
+_code = None
 
 
-def _loop_function():
-    """The loop as a C function, or None where this processor or system runs no code that a program made."""
-    global _loop
-    if _loop is None:
-        _loop = False
+def _machine_code():
+    """(the loop as a C function, the task's address), or None where this processor or system runs no code that a program made."""
+    global _code
+    if _code is None:
+        _code = False
         if platform.machine() in ("x86_64", "AMD64") and sys.platform.startswith("linux"):
             try:
                 page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
             except OSError:  # A system that forbids it.
                 return None
-            page.write(_LOOP)
-            address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-            _loop = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)(address), page
-    return _loop[0] if _loop else None
+            page.write(_TASK)
+            task = ctypes.addressof(ctypes.c_char.from_buffer(page))
+            loop = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)(task + len(_TASK) - len(_LOOP))
+            _code = loop, task, page
+    return _code or None
+
+
+def task_address():
+    """The address of a C function for MXNet's engine that makes calls; None where there is none (`Calls` then does it slower)."""
+    code = _machine_code()
+    return code[1] if code else None
 
 
 def address_of(function):
@@ -57,7 +71,8 @@ class Calls:
         self.rows = np.zeros((len(rows), 5), dtype=np.uint64)
         for place, row in zip(self.rows, rows):
             place[:len(row)] = row
-        self._run = _loop_function()
+        code = _machine_code()
+        self._run = code[0] if code else None
 
     def __len__(self):
         return len(self.rows)

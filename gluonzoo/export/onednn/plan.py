@@ -47,10 +47,19 @@ class Plan:
         """Bytes of memory for maps."""
         return sum(program.size for program, _, _, _ in self._parts) + sum(array.nbytes for array in self._between)
 
+    @property
+    def rows(self):
+        """The rows of its calls, to be copied."""
+        return self._calls.rows
+
+    def point(self, rows, source, targets):
+        """Let rows, its own or a copy, read and write at these addresses: of the input and of each output, as NumPy has them."""
+        bases = np.array([source, *targets], dtype=np.int64)
+        rows[self._rows, 2] = bases[self._numbers] + self._offsets
+
     def run(self, source, targets):
-        """Compute. Args: addresses of the input and of each output, as NumPy has them. Raises: OneDNNError."""
-        bases = np.array([source] + list(targets), dtype=np.int64)
-        self._calls.rows[self._rows, 2] = bases[self._numbers] + self._offsets
+        """Compute, by addresses as of `point`. Raises: OneDNNError."""
+        self.point(self._calls.rows, source, targets)
         Library.check(self._calls())
 
 
@@ -67,7 +76,7 @@ def make_plan(library, graphs, input_shape, weights, costs=None, winograd=True):
     plans, problem = [], None
     for place, graph in enumerate(graphs):
         own = weights.setdefault(place, {})
-        for several in sorted({1, input_shape[0]}):
+        for several in _images_at_a_time(input_shape[0]):
             try:
                 plans.append(_plan(library, graph, input_shape, several, own, costs, winograd))
             except Unsupported as error:
@@ -80,6 +89,11 @@ def make_plan(library, graphs, input_shape, weights, costs=None, winograd=True):
     if len(plans) > 1:
         _race(plans, input_shape)
     return min(plans, key=lambda plan: plan.seconds or 0)
+
+
+def _images_at_a_time(batch):
+    """How many images may run at once up to the first dense layer: fewer, whose maps stay in the processor's caches, or all."""
+    return sorted({1, batch} | {several for several in (4,) if batch > several and batch % several == 0})
 
 
 def _race(plans, input_shape):
