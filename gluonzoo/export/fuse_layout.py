@@ -11,7 +11,7 @@ import numpy as np
 
 from .graph import VARIABLE, Graph, Node
 
-__all__ = ["arrange_channels"]
+__all__ = ["arrange_channels", "shuffles"]
 
 #: Channels in a block of AVX-512's layouts.
 BLOCK = 16
@@ -77,7 +77,7 @@ class _Arranger:
         # A shuffle ahead of a grouped convolution that is no depthwise one would have to be undone by another operator.
         grouped = any(node.op == "Convolution" and 1 < node.attrs.get("num_group", 1) < node.attrs["num_filter"]
                       for node in graph.operators)
-        self.shuffles = {} if grouped else dict(_shuffles(graph, self.readers))
+        self.shuffles = {} if grouped else dict(shuffles(graph, self.readers))
 
     def run(self):
         skipped = {name for _, inner in self.shuffles.values() for name in inner}
@@ -312,7 +312,7 @@ def _flat(data):
     return (data.places[:, None] * pixels + np.arange(pixels)).ravel(), data.width * pixels
 
 
-def _shuffles(graph, readers):
+def shuffles(graph, readers):
     """(name of the last node, (groups, names of the two before it)) of every channel shuffle of `layers.ChannelShuffle`."""
     for last in graph.operators:
         if last.op != "Reshape" or len(np.ravel(last.attrs["shape"])) != 4:

@@ -117,6 +117,10 @@ FORMS = {
     "squeeze and excitation": S.broadcast_mul(SIXTEEN, S.sigmoid(conv(S.mean(SIXTEEN, axis=(2, 3), keepdims=True), 16, 1))),
     "product": SIXTEEN * S.tanh(SIXTEEN),
     "difference": conv(SIXTEEN, 16) - SIXTEEN,
+    "zeros in place of a map": S.Concat(conv(SIXTEEN, 16), S.zeros_like(SIXTEEN), dim=1),
+    "zeros around a map": conv(S.Pad(relu(SIXTEEN), mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 0, 2, 1, 3)), 16),
+    "channel shuffle": conv(S.Reshape(S.transpose(S.Reshape(conv(DATA, 32, 1), shape=(-1, 4, 8, 0, 0), reverse=True), axes=(
+        0, 2, 1, 3, 4)), shape=(-1, 32, 0, 0), reverse=True), 16, num_group=2),
     "slice of channels": S.slice_axis(SIXTEEN, axis=1, begin=3, end=9) + conv(SIXTEEN, 6, 1),
     "slice to the end": S.slice_axis(S.mean(SIXTEEN, axis=(2, 3)), axis=1, begin=0, end=10),
 }
@@ -246,7 +250,7 @@ def test_image_by_image_and_all_at_once_are_one_function():
 
 
 UNSUPPORTED = {
-    "Pad": S.Pad(SIXTEEN, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 1, 1, 1, 1)),
+    "Pad": S.Pooling(S.Pad(SIXTEEN, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 1, 1, 1, 1)), kernel=(2, 2)),
     "transpose": S.transpose(SIXTEEN, axes=(0, 2, 3, 1)),
     "Reshape": S.Reshape(SIXTEEN, shape=(0, 4, -1, 0)),
     "mean": S.mean(SIXTEEN, axis=1),

@@ -138,6 +138,11 @@ class Maker:
         primitive = self.library.response_normalization(md, values["size"], values["alpha"], values["beta"], values["k"])
         return [self._candidate(layout, primitive, [md], md)]
 
+    def _shuffle(self, step, layout):
+        md = self.md(step.output, layout)
+        size = self.shapes[step.output][1] // step.values["groups"]
+        return [self._candidate(layout, self.library.shuffle(md, size), [md], md)]
+
     def _softmax(self, step, layout):
         md = self.md(step.output, layout)
         return [self._candidate(layout, self.library.softmax(md, step.values["axis"]), [md], md)]

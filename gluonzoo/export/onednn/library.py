@@ -195,6 +195,12 @@ class Library:
             ctypes.c_float(beta), ctypes.c_float(k))
         return self._primitive(status, desc, ())
 
+    def shuffle(self, md, size):
+        """Channels seen as rows of `size` are written column by column."""
+        desc = ctypes.create_string_buffer(8192)
+        status = self.c.dnnl_shuffle_forward_desc_init(desc, FORWARD_INFERENCE, ctypes.byref(md), 1, ctypes.c_int64(size))
+        return self._primitive(status, desc, ())
+
     def softmax(self, md, axis):
         desc = ctypes.create_string_buffer(8192)
         status = self.c.dnnl_softmax_forward_desc_init(desc, FORWARD_INFERENCE, ctypes.byref(md), axis)

@@ -5,6 +5,7 @@ from typing import Dict, List, Tuple
 import numpy as np
 
 from ..fuse_fold import norm_scale_and_shift
+from ..fuse_layout import shuffles
 from ..graph import VARIABLE, Graph
 from .library import CLAMP, ELTWISE
 
@@ -20,7 +21,7 @@ class Step:
     """One call.
 
     Args:
-        kind: "convolution", "dense", "pooling", "norm", "response", "eltwise", "binary", "concat", "part" or "softmax".
+        kind: as the methods of `candidates.Maker` are named: "convolution", "dense", "pooling" and so on.
         inputs: numbers of tensors; a binary step and a concatenation read several.
         output: number of a tensor.
         values: what it is told, by kind.
@@ -83,10 +84,15 @@ class _Lowering:
                 self.uses[entry] = self.uses.get(entry, 0) + 1
         for entry in graph.outputs:
             self.uses[entry] = self.uses.get(entry, 0) + 2  # Never taken into another step.
+        self.shuffled = dict(shuffles(graph, graph.consumers()))
+        self.inner = {name for _, names in self.shuffled.values() for name in names}
+        self.padded = {}  # Entry: ((above, left), (below, right)) zeros that the convolution reading it adds.
 
     def run(self):
         for node in self.graph.nodes.values():
-            if node.op != VARIABLE:
+            if node.name in self.shuffled:
+                self._shuffle(node, *self.shuffled[node.name])
+            elif node.op != VARIABLE and node.name not in self.inner:
                 handler = getattr(self, "_on_" + node.op.strip("_").lower(), None)
                 if node.op in _SUMS:
                     handler = self._sum
@@ -159,10 +165,22 @@ class _Lowering:
         if weight.ndim != 4 or attrs.get("layout") not in (None, "None", "NCHW"):
             raise Unsupported(f"{node.op} {node.name} of another layout than NCHW")
         bias = None if attrs.get("no_bias", False) else self._value(node, 2)
-        pads = _pair(attrs.get("pad"), 0)
+        own = _pair(attrs.get("pad"), 0)
+        pads = tuple(tuple(map(sum, zip(own, more))) for more in self.padded.get(node.inputs[0], ((0, 0), (0, 0))))
         self._new(node, "convolution", [self._read(node.inputs[0])], self._shape(node.entry), weight=weight, bias=bias,
                   weight_name=node.inputs[1][0], groups=int(attrs.get("num_group", 1)), strides=_pair(attrs.get("stride"), 1),
-                  dilates=tuple(size - 1 for size in _pair(attrs.get("dilate"), 1)), pads=(pads, pads))
+                  dilates=tuple(size - 1 for size in _pair(attrs.get("dilate"), 1)), pads=pads)
+
+    def _on_pad(self, node):
+        """Zeros around a map that convolutions alone read, which add them."""
+        widths = tuple(int(width) for width in node.attrs["pad_width"])
+        readers = [other for other in self.graph.nodes.values() if node.entry in other.inputs]
+        if (node.attrs.get("mode") != "constant" or float(node.attrs.get("constant_value", 0)) != 0 or any(widths[:4])
+                or len(widths) != 8 or node.entry in self.graph.outputs
+                or not all(reader.op == "Convolution" for reader in readers)):
+            raise Unsupported(f"Pad {node.name} of this form")
+        self.tensor[node.entry] = self._read(node.inputs[0])
+        self.padded[node.entry] = (widths[4], widths[6]), (widths[5], widths[7])
 
     def _on_fullyconnected(self, node):
         number, weight = self._read(node.inputs[0]), self._value(node, 1)
@@ -225,6 +243,10 @@ class _Lowering:
         self._new(node, "response", [number], self.shapes[number], size=int(attrs["nsize"]),
                   alpha=float(attrs.get("alpha", 1e-4)), beta=float(attrs.get("beta", 0.75)), k=float(attrs.get("knorm", 2)))
 
+    def _shuffle(self, node, groups, inner):
+        number = self._read(self.graph.nodes[inner[0]].inputs[0])
+        self._new(node, "shuffle", [number], self.shapes[number], groups=groups)
+
     def _on_softmax(self, node):
         number, axis = self._read(node.inputs[0]), int(node.attrs.get("axis", -1))
         shape = self.known[node.inputs[0]]
@@ -246,6 +268,10 @@ class _Lowering:
         if form not in ("leaky", "elu"):
             raise Unsupported(f"LeakyReLU {form}")
         self._after(node, [(ELTWISE["relu" if form == "leaky" else "elu"], slope, 0.0)])
+
+    def _on_zeros_like(self, node):
+        number = self._read(node.inputs[0])
+        self._new(node, "eltwise", [number], self.shapes[number], algorithm=(CLAMP, 0.0, 0.0))
 
     def _on_clip(self, node):
         self._after(node, [(CLAMP, float(node.attrs["a_min"]), float(node.attrs["a_max"]))])
