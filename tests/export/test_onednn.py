@@ -1,6 +1,7 @@
 """Networks run by oneDNN directly: each operator and form against MXNet, memory shared as it may be, and refusals."""
 import ctypes
 import threading
+import weakref
 
 from gluonzoo.errors import UserError
 from gluonzoo.export import ExportError, fuse
@@ -242,7 +243,8 @@ def test_image_by_image_and_all_at_once_are_one_function():
     x = np.random.RandomState(0).normal(0, 1, (4, 3, 9, 9)).astype(np.float32)
     expected = graph.run(x)[0]
     for several, parts in ((1, [4, 1]), (4, [1])):
-        made = plan._plan(library.load(), graph, x.shape, several, {}, plan.Costs(library.load()), True)
+        made = plan._plan(library.load(), graph, x.shape, several, weakref.WeakValueDictionary(),
+                          plan.Costs(library.load()), True)
         assert [times for _, times, _, _ in made._parts] == parts
         found = np.zeros_like(expected)
         made.run(x.ctypes.data, [found.ctypes.data])
@@ -343,6 +345,20 @@ def test_from_several_threads_and_devices(net):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@needs_library
+def test_weights_are_kept_once_and_only_while_a_plan_has_them(net):
+    fused = fuse(net, mx.nd.ones((1, 3, 8, 8)))
+    fused.prepare(mx.nd.ones((2, 3, 8, 8)))
+    direct = fused._compiled._direct
+    kept = [(title, array.nbytes) for weights in direct._weights.values() for (title, _), array in weights.items()]
+    plans = [compiled._runner._plan for compiled in fused._compiled._planned.values()]
+    used = {id(array) for plan in plans for program, _, _, _ in plan._parts for array in program._constants}
+    assert len(kept) == len(used) and any("weight" in title for title, _ in kept)
+    del plans
+    fused._compiled.clear()
+    assert not any(weights for weights in direct._weights.values())
 
 
 @needs_library

@@ -1,5 +1,6 @@
 """The fastest way of running a network on one shape of input, found by running."""
 import time
+import weakref
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def make_plan(library, graphs, input_shape, weights, costs=None, winograd=True):
     """The fastest plan for an input (N, C, H, W) among those for several graphs of one function.
 
     Args:
-        weights: {} that keeps weights in oneDNN's orders, shared by all plans of one network.
+        weights: {}, in which all plans of one network find weights that are in oneDNN's orders already.
         costs: `Costs` measured so far.
         winograd: whether Winograd convolutions are taken where they are faster.
     Raises: lowering.Unsupported when the graphs have something that oneDNN has not.
@@ -75,7 +76,8 @@ def make_plan(library, graphs, input_shape, weights, costs=None, winograd=True):
     costs = costs or Costs(library)
     plans, problem = [], None
     for place, graph in enumerate(graphs):
-        own = weights.setdefault(place, {})
+        # Weights of plans that lose go with them.
+        own = weights.setdefault(place, weakref.WeakValueDictionary())
         for several in _images_at_a_time(input_shape[0]):
             try:
                 plans.append(_plan(library, graph, input_shape, several, own, costs, winograd))

@@ -243,7 +243,8 @@ class _Compiler:
 
     def _constant(self, title, array, md):
         key = title, md.key
-        if key not in self.weights:
+        own = self.weights.get(key)
+        if own is None:
             source = np.ascontiguousarray(array, dtype=np.float32)
             own = aligned(self.lib.size(md))
             plain = self.lib.dense(source.shape)
@@ -256,8 +257,8 @@ class _Compiler:
             for memory in memories.values():
                 self.lib.destroy_memory(memory)
             self.weights[key] = own
-        self.constants.append(self.weights[key])
-        return self.weights[key]
+        self.constants.append(own)
+        return own
 
     def _start_with(self, index, number, way, keys, target):
         """Let the tensor that a convolution adds to be in its place: that tensor's own memory where nothing reads it later, nor
@@ -293,7 +294,7 @@ def compile_steps(tensors, chosen, maker, weights, outside=PLAIN, results=None):
     """The `Program` of steps and the candidates chosen for them.
 
     Args:
-        weights: {} that keeps weights in oneDNN's orders, shared by the programs of one network.
+        weights: a WeakValueDictionary of weights in oneDNN's orders, shared by the programs of one network.
         outside: the order of the input.
         results: the order of each output; PLAIN by default.
     """
