@@ -77,8 +77,8 @@ class Pool:
                 print(result.name, result.predictions or result.error)
 
     Each process opens the model itself, has processors of its own and as many OpenMP threads. Results are those of one
-    process but for rounding, relative 1e-5: sums are added in another order with other numbers of threads and images at a time.
-    With jobs 1 this process does it all. "auto" classifies the first two batches here and looks at time and memory: it
+    process but for rounding, relative 1e-4 at most: with other numbers of threads and of images at a time sums are added in
+    another order. With jobs 1 this process does it all. "auto" classifies the first two batches here and looks at time and memory: it
     starts a process for each processor where that pays (`shares.choose_jobs`), else goes on alone.
 
     An image whose process dies is tried once more in a new one, with all that were run together with it; then it is
