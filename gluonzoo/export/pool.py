@@ -31,6 +31,8 @@ __all__ = ["Pool", "Result", "PoolError"]
 AHEAD = 16
 #: Deaths in a row, without a piece done between, after which a process is not started again.
 DEATHS = 3
+#: Seconds that a process takes to import MXNet and gluonzoo, when another one does so beside it.
+IMPORTS = 2.0
 #: Images named in a message.
 NAMED = 5
 
@@ -78,8 +80,8 @@ class Pool:
 
     Each process opens the model itself, has processors of its own and as many OpenMP threads. Results are those of one
     process but for rounding, relative 1e-4 at most: with other numbers of threads and of images at a time sums are added in
-    another order. With jobs 1 this process does it all. "auto" classifies the first two batches here and looks at time and memory: it
-    starts a process for each processor where that pays (`shares.choose_jobs`), else goes on alone.
+    another order. With jobs 1 this process does it all. "auto" classifies the first two batches here and looks at time and
+    memory: it starts a process for each processor where that pays (`shares.choose_jobs`), else goes on alone.
 
     An image whose process dies is tried once more in a new one, with all that were run together with it; then it is
     told as lost, and the others go on.
@@ -149,12 +151,13 @@ class Pool:
         done = 0
         if self.jobs is None:
             done = min(len(items), 2 * self.batch_size)
-            begun = 0.0
             for at in range(0, done, self.batch_size):
                 begun = time.perf_counter()
-                yield from self._here(items[at:at + self.batch_size])
-            last = done - (done - 1) // self.batch_size * self.batch_size
-            self._decide(len(items) - done, (time.perf_counter() - begun) / max(last, 1))
+                results = self._here(items[at:at + self.batch_size])
+                seconds = (time.perf_counter() - begun) / len(results)
+                yield from results
+            if len(items) > done:
+                self._decide(len(items) - done, seconds)
         items = items[done:]
         if self.jobs == 1:
             for piece in shares.pieces(items, self.batch_size, 1):
@@ -163,11 +166,9 @@ class Pool:
             yield from self._there(list(shares.pieces(items, self.batch_size, self.jobs)))
 
     def _decide(self, left, seconds):
-        """Choose the number of processes; with None left to do it stays open."""
-        if not left:
-            return
+        """Choose the number of processes for the images left, of which each takes this process so many seconds."""
         processors = runtime.available_cpus()
-        chosen = shares.choose_jobs(left, seconds, _IMPORTS + self._start, processors, shares.own_memory(),
+        chosen = shares.choose_jobs(left, seconds, IMPORTS + self._start, processors, shares.own_memory(),
                                     shares.available_memory())
         self._tell(f"jobs: {chosen} for {left:,} images at {1000 * seconds:.1f} ms each in one process, {processors} processors, "
                    f"{shares.own_memory() / 1e6:,.0f} MB a process")
@@ -193,10 +194,6 @@ class Pool:
             yield from _results(piece, answer)
 
 
-#: Processor seconds that this process had used when this module was imported, after MXNet: as many take the imports of a new one.
-_IMPORTS = time.process_time()
-
-
 def _results(piece, answer):
     if "lost" in answer:
         return [Result(item[2], None, answer["lost"], lost=True) for item in piece]
@@ -212,27 +209,28 @@ class _Workers:
         self._setup, self._tell = json.dumps(setup).encode() + b"\n", tell
         self._changed, self._closed, self._opened = threading.Condition(), False, 0
         self._together = setup["options"]["warm_up"]  # Nobody begins before all can, where time is measured.
-        self._waiting, self._answers, self._taken, self._tries = collections.deque(), {}, 0, {}
+        #: (number, piece) that nobody has; {number: answer} not taken yet; the first number of this run, and the next to take.
+        self._waiting, self._answers, self._first, self._taken, self._tries = collections.deque(), {}, 0, 0, {}
         self._processes, self._alive, self._said, self._told = {}, len(parts), None, False
         self._spawning = threading.Lock()
         self._threads = [threading.Thread(target=self._serve, args=(number, *part), daemon=True)
                          for number, part in enumerate(parts)]
-        self._numbers, self._pieces = itertools.count(), {}
+        self._numbers = itertools.count()
         for thread in self._threads:
             thread.start()
 
     def run(self, pieces):
-        """The answers to pieces, in their order: dictionaries, or exceptions to raise."""
+        """The answers to pieces, in their order: dictionaries, or exceptions to raise. What an earlier run left is dropped."""
         with self._changed:
             numbers = [next(self._numbers) for _ in pieces]
-            self._pieces.update(zip(numbers, pieces))
-            self._waiting.extend(numbers)
+            self._first = self._taken = numbers[0]
+            self._answers.clear()
+            self._waiting = collections.deque(zip(numbers, pieces))
             self._changed.notify_all()
         for number in numbers:
             with self._changed:
                 self._changed.wait_for(lambda number=number: number in self._answers or self._said or not self._alive)
                 answer = self._answers.pop(number, None) or self._said or PoolError("no process of the pool is left")
-                self._pieces.pop(number, None)
                 self._taken = number + 1
                 self._changed.notify_all()
             yield answer
@@ -256,7 +254,7 @@ class _Workers:
             piece = None
             if process is not None and self._open(process):
                 piece = self._next()
-                while piece is not None and self._hand(process, piece):
+                while piece is not None and self._hand(process, *piece):
                     piece, deaths = self._next(), 0
             ending = self._end(number, process)
             if self._closed:
@@ -317,20 +315,21 @@ class _Workers:
         return json.loads(answer) if answer.endswith(b"\n") else None
 
     def _next(self):
-        """The number of the next piece; waits for one. None at the end."""
+        """(number, piece) of the next one; waits for it. None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting
-                                   and self._waiting[0] < self._taken + AHEAD * len(self._threads)
+                                   and self._waiting[0][0] < self._taken + AHEAD * len(self._threads)
                                    and (not self._together or self._opened >= self._alive))
             return None if self._closed else self._waiting.popleft()
 
-    def _hand(self, process, number):
+    def _hand(self, process, number, piece):
         """Have a process do a piece. False when it died of it."""
-        answer = self._ask(process, json.dumps({"number": number, "piece": self._pieces[number]}).encode() + b"\n")
+        answer = self._ask(process, json.dumps({"number": number, "piece": piece}).encode() + b"\n")
         if answer is None:
             return False
         with self._changed:
-            self._answers[number] = UserError(answer["refused"]) if "refused" in answer else answer
+            if number >= self._first:
+                self._answers[number] = UserError(answer["refused"]) if "refused" in answer else answer
             self._changed.notify_all()
         return True
 
@@ -354,19 +353,20 @@ class _Workers:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return how + (f": {lines[-1][:200]}" if lines and code >= 0 else "")
 
-    def _mourn(self, worker, ending, number):
+    def _mourn(self, worker, ending, handed):
         """Tell of a death, and have its piece tried again or lost."""
-        if number is None:
+        if handed is None:
             self._tell(f"process {worker}: {ending} while it started")
             return
-        names = [item[2] for item in self._pieces[number]]
+        number, piece = handed
+        names = [item[2] for item in piece]
         listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
         with self._changed:
             self._tries[number] = self._tries.get(number, 0) + 1
             again = self._tries[number] == 1
-            if again:
-                self._waiting.appendleft(number)
-            else:
+            if again and number >= self._first:
+                self._waiting.appendleft(handed)
+            elif number >= self._first:
                 self._answers[number] = {"lost": f"its process {ending}, twice"}
             self._changed.notify_all()
         self._tell(f"process {worker}: {ending} while it had {listed}; "

@@ -72,8 +72,9 @@ def test_results_are_those_of_one_process_in_the_order_of_the_images(job):
             found[jobs] = list(pool.predict([photos, many]))
             assert (pool.jobs, pool.threads) == (jobs, 1 if jobs == 2 else pool.threads)
             if jobs == 2:
-                again = list(pool.predict(photos))  # With the same processes.
-                check(again, pairs[:40])
+                begun = pool.predict([photos] * 20)  # Left after one image, with many pieces waiting.
+                check([next(begun)], pairs[:1])
+                check(list(pool.predict(photos)), pairs[:40])  # With the same processes.
         check(found[jobs], pairs)
     names = [os.path.join(photos, f"{number:02d}.pgm") for number in range(40)] + [f"{many}[{index}]" for index in range(7)]
     assert [result.name for result in found[2]] == [result.name for result in found[1]] == names
