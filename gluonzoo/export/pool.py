@@ -135,12 +135,11 @@ class Pool:
         if self.jobs is None:
             done = min(len(items), 2 * self.batch_size)
             for at in range(0, done, self.batch_size):
-                begun = time.perf_counter()
                 results = self._here(items[at:at + self.batch_size])
-                seconds = (time.perf_counter() - begun) / len(results)
+                read, rest = (seconds / len(results) for seconds in results[0].seconds)
                 yield from results
             if len(items) > done:
-                self._decide(len(items) - done, seconds)
+                self._decide(len(items) - done, read, rest, items[done - 1])
         items = items[done:]
         if self.jobs == 1:
             for piece in shares.pieces(items, self.batch_size, 1):
@@ -148,13 +147,23 @@ class Pool:
         elif items:
             yield from self._there(list(shares.pieces(items, self.batch_size, self.jobs)))
 
-    def _decide(self, left, seconds):
-        """Choose the number of processes for the images left, of which each takes this process so many seconds."""
+    def _decide(self, left, read, rest, item):
+        """Choose the number of processes for the images left. read, rest: seconds that each takes this process; item: one that
+        it has had."""
+        fitted = 0.0
+        try:
+            image = self._reader.image(item[0], item[1])
+            begun = time.perf_counter()
+            self.predictor.transform([image])  # With one thread.
+            fitted = min(time.perf_counter() - begun, rest)
+        except UserError:
+            pass  # One that is passed over.
         processors = runtime.available_cpus()
-        chosen = shares.choose_jobs(left, seconds, IMPORTS + self._start, processors, shares.own_memory(),
+        chosen = shares.choose_jobs(left, read + fitted, rest - fitted, IMPORTS + self._start, processors, shares.own_memory(),
                                     shares.available_memory())
-        self._tell(f"jobs: {chosen} for {left:,} images at {1000 * seconds:.1f} ms each in one process, {processors} processors, "
-                   f"{shares.own_memory() / 1e6:,.0f} MB a process")
+        self._tell(f"jobs: {chosen} for {left:,} images; each takes one process {1000 * (read + fitted):.1f} ms with one thread "
+                   f"and {1000 * (rest - fitted):.1f} ms with all; {processors} processors, {shares.own_memory() / 1e6:,.0f} MB a "
+                   "process")
         self.jobs = chosen
         if chosen > 1:
             self._shares = shares.processor_shares(chosen)

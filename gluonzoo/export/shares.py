@@ -4,11 +4,8 @@ import os
 from .. import runtime
 from ..errors import UserError
 
-__all__ = ["GAIN", "available_memory", "check_jobs", "choose_jobs", "own_memory", "pieces", "processor_shares"]
+__all__ = ["available_memory", "check_jobs", "choose_jobs", "own_memory", "pieces", "processor_shares"]
 
-#: Images a second of processes with one thread each over one process with all threads, which decodes images while its network
-#: waits; a careful figure: 2 processors gave 1.5 and more (README, "Many images").
-GAIN = 1.25
 #: Share of the free memory that processes may take.
 MEMORY_SHARE = 0.8
 #: The smallest piece into which the end of a job is cut, so that processes end together.
@@ -108,21 +105,22 @@ def available_memory(meminfo="/proc/meminfo", groups="/proc/self/cgroup", root="
     return min(found) if found else None
 
 
-def choose_jobs(images, seconds, start, processors, worker=0, free=None):
+def choose_jobs(images, serial, threaded, start, processors, worker=0, free=None):
     """How many processes to start, 1 for none but this one.
 
-    As many as processors, each with one thread: for batch jobs that is the most images a second (`GAIN`), as reading and
-    decoding then run on all processors too. Fewer where the memory is not enough; none where the images are done before
-    processes would have started and gained that back.
+    As many as processors, each with one thread. What that gains is what one process does with one thread, reading, decoding and
+    fitting images: this then runs on all processors. The network itself uses them all in one process too. Fewer where the memory
+    is not enough; none where this process alone is done before they would be.
 
-    Args: images: that are left; seconds: that one takes this process; start: seconds that a process takes to get ready;
-        processors: there are; worker: bytes of memory of one process; free: bytes of free memory, None where not known.
+    Args: images: that are left; serial, threaded: seconds that this process takes for an image, with one thread and with all;
+        start: seconds that a process takes to get ready; processors: there are; worker: bytes of memory of one process; free:
+        bytes of free memory, None where not known.
     """
     most = processors
     if free is not None and worker > 0:
         most = min(most, int(MEMORY_SHARE * free / worker))
-    alone = images * seconds
-    return most if most > 1 and alone > start + alone / GAIN else 1
+    # With fewer processes than processors each has several threads, so the network still has them all.
+    return most if most > 1 and images * (serial + threaded) > start + images * (serial / most + threaded) else 1
 
 
 def pieces(items, size, jobs):

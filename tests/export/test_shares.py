@@ -53,14 +53,13 @@ def test_pieces_keep_order_and_shrink_at_the_end():
 
 
 def test_the_choice_of_processes():
-    # 1000 images of 0.1 s: 100 s alone, 5 + 100 / GAIN with others.
-    assert shares.choose_jobs(1000, 0.1, 5.0, 4) == 4
-    assert shares.choose_jobs(1000, 0.1, 5.0, 1) == 1
-    assert shares.choose_jobs(20, 0.1, 5.0, 4) == 1  # 2 s alone.
-    even = 5.0 / (1 - 1 / shares.GAIN) / 0.1
-    assert [shares.choose_jobs(int(even * share), 0.1, 5.0, 4) for share in (0.9, 1.1)] == [1, 4]
+    # 1000 images of 0.04 s with one thread and 0.06 with all: 100 s alone, 5 + 10 + 60 with four.
+    assert shares.choose_jobs(1000, 0.04, 0.06, 5.0, 4) == 4
+    assert shares.choose_jobs(1000, 0.04, 0.06, 5.0, 1) == 1
+    assert [shares.choose_jobs(1000, 0.04, 0.06, start, 4) for start in (29.9, 30.1)] == [4, 1]
+    assert shares.choose_jobs(1000, 0.0, 0.1, 5.0, 4) == 1  # All processors are at work already.
     # 80 % of 3 GB hold two processes of 1 GB; of 1 GB none beside this one.
-    assert [shares.choose_jobs(1000, 0.1, 5.0, 4, 10**9, free) for free in (3 * 10**9, 10**9, None)] == [2, 1, 4]
+    assert [shares.choose_jobs(1000, 0.04, 0.06, 5.0, 4, 10**9, free) for free in (3 * 10**9, 10**9, None)] == [2, 1, 4]
 
 
 def test_memory_is_what_machine_and_control_groups_leave(tmp_path):

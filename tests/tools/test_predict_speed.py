@@ -61,7 +61,7 @@ def test_jobs(call, tmp_path, lenet, monkeypatch):
             values = [{guess["index"]: guess["probability"] for guess in entry["predictions"]} for entry in (one, other)]
             assert values[0] == pytest.approx(values[1], rel=1e-4)
     (facts,) = asked
-    assert facts[0] == 27 and 0 < facts[1] < 1 and facts[2] > 0.1  # After two batches of 4.
+    assert facts[0] == 27 and 0 < facts[1] < 1 and 0 <= facts[2] < 1 and facts[3] > 0.1  # After two batches of 4.
     monkeypatch.undo()
 
 
@@ -70,7 +70,7 @@ def test_auto_goes_on_alone_where_little_is_left(call, tmp_path, lenet):
     arguments = ("a.npy", "--model", "lenet_caffe", "--weights", lenet, *NET, "--batch-size", 3, "--json")
     result = call(*arguments, "--jobs", "auto")
     assert result.stdout == call(*arguments).stdout
-    assert "jobs: 1 for 3 images at" in result.stderr and "processes: 1" in result.stderr
+    assert "jobs: 1 for 3 images; each takes" in result.stderr and "processes: 1" in result.stderr
 
 
 def test_keep_going(call, tmp_path, lenet):
