@@ -71,13 +71,19 @@ def open_network(model, weights=None, pretrained=False, classes=None, mean=None,
     return net, Metadata(**known)
 
 
-def open_predictor(model, weights=None, pretrained=False, classes=None, mean=None, std=None, labels=None, tell=print):
+def open_predictor(model, weights=None, pretrained=False, classes=None, mean=None, std=None, labels=None, fuse=False, tell=print):
     """The Predictor of an export, a checkpoint, a run's folder, or a registered network with its weights.
 
-    Args: model: an export's prefix, one of its files or its folder, or as of `open_network`, like all others.
+    Args: model: an export's prefix, one of its files or its folder, or as of `open_network`, like all others. fuse: of the faster
+        copy that `gluonzoo.export.fuse` makes.
     Raises: UserError when there is no such model, or it cannot be had with the other arguments.
     """
     from .export.predictor import Predictor
+
+    if fuse:
+        from .export import fuse as fused
+        plain = open_predictor(model, weights, pretrained, classes, mean, std, labels, tell=tell)
+        return Predictor.of(fused(plain.block, input_shape=plain.metadata.input_shape), plain.metadata)
 
     bare = [name for name, value in (("weights", weights), ("pretrained", pretrained), ("classes", classes), ("labels", labels),
                                      ("mean", mean), ("std", std)) if value]

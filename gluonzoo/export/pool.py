@@ -69,7 +69,7 @@ class Pool:
     An image whose process dies is tried once more in a new one, with all that were run together with it; then it is
     told as lost, and the others go on.
 
-    Args: model, weights, pretrained, classes, mean, std, labels: as of `gluonzoo.sources.open_predictor`. jobs: number of
+    Args: model, weights, pretrained, classes, mean, std, labels, fuse: as of `gluonzoo.sources.open_predictor`. jobs: number of
         processes, or "auto". batch_size: images run at once. top, crops, mirror: as of `Predictor.predict`. keep_going: an
         image that cannot be read becomes a result with an error; without, a UserError. tell: called with lines for a person.
         warm_up: each process runs its first piece some times unmeasured.
@@ -162,8 +162,8 @@ class Pool:
         chosen = shares.choose_jobs(left, read + fitted, rest - fitted, IMPORTS + self._start, processors, shares.own_memory(),
                                     shares.available_memory())
         self._tell(f"jobs: {chosen} for {left:,} images; each takes one process {1000 * (read + fitted):.1f} ms with one thread "
-                   f"and {1000 * (rest - fitted):.1f} ms with all; {processors} processors, {shares.own_memory() / 1e6:,.0f} MB a "
-                   "process")
+                   f"and {1000 * (rest - fitted):.1f} ms with all; {processors} processors, {shares.own_memory() / 1e6:,.0f} MB "
+                   "a process")
         self.jobs = chosen
         if chosen > 1:
             self._shares = shares.processor_shares(chosen)

@@ -3,8 +3,9 @@ import json
 import os
 
 import gluonzoo
-from gluonzoo import arrays
+from gluonzoo import arrays, export
 from gluonzoo.export import shares
+from gluonzoo.export.fusion import FusedBlock
 from gluonzoo.training.weights import get_parameters
 
 import mxnet as mx
@@ -71,6 +72,22 @@ def test_auto_goes_on_alone_where_little_is_left(call, tmp_path, lenet):
     result = call(*arguments, "--jobs", "auto")
     assert result.stdout == call(*arguments).stdout
     assert "jobs: 1 for 3 images; each takes" in result.stderr and "processes: 1" in result.stderr
+
+
+def test_fused(call, tmp_path, lenet):
+    """The faster copy, of a network and of its export, in this process and in two others."""
+    from gluonzoo.sources import open_predictor
+    np.save(str(tmp_path / "a.npy"), pixels(6, 28, 28, 1))
+    arguments = ("a.npy", "--model", "lenet_caffe", "--weights", lenet, *NET, "--json")
+    expected = json.loads(call(*arguments).stdout)
+    export.to_symbol(open_predictor("lenet_caffe", lenet, mean=(0.4,), std=(0.3,)).block, str(tmp_path / "x"),
+                     metadata={"mean": (0.4,), "std": (0.3,)})
+    for flags in ((*arguments, "--fuse"), (*arguments, "--fuse", "--jobs", "2"), ("a.npy", "--model", "x", "--json", "--fuse")):
+        for one, other in zip(json.loads(call(*flags).stdout), expected):
+            values = [{guess["index"]: guess["probability"] for guess in entry["predictions"]} for entry in (one, other)]
+            assert values[0] == pytest.approx(values[1], rel=1e-3)
+    assert isinstance(open_predictor("lenet_caffe", lenet, mean=(0.4,), std=(0.3,), fuse=True).block, FusedBlock)
+    refused(call(*arguments, "--fuse", "--crops", "dense"), "--crops dense takes no --fuse")
 
 
 def test_keep_going(call, tmp_path, lenet):
