@@ -1,11 +1,11 @@
-"""Where a live network comes from: a registered name with weights, or a checkpoint; and what is known of its images."""
+"""Where a network comes from: a registered name with weights, a checkpoint, an export; and what is known of its images."""
 import json
 import os
 
 from .errors import UserError
 from .export.metadata import Metadata
 
-__all__ = ["open_network", "read_labels", "is_checkpoint"]
+__all__ = ["open_network", "open_predictor", "read_labels", "is_checkpoint", "is_export"]
 
 
 def is_checkpoint(path):
@@ -69,6 +69,56 @@ def open_network(model, weights=None, pretrained=False, classes=None, mean=None,
     if known.get("classes") is not None and len(known["classes"]) != net.classes:
         raise UserError(f"--labels {labels}: {len(known['classes'])} names; {model} has {net.classes} classes")
     return net, Metadata(**known)
+
+
+def open_predictor(model, weights=None, pretrained=False, classes=None, mean=None, std=None, labels=None, fuse=False, tell=print):
+    """The Predictor of an export, a checkpoint, a run's folder, or a registered network with its weights.
+
+    Args: model: an export's prefix, one of its files or its folder, or as of `open_network`, like all others. fuse: of the faster
+        copy that `gluonzoo.export.fuse` makes.
+    Raises: UserError when there is no such model, or it cannot be had with the other arguments.
+    """
+    from .export.predictor import Predictor
+
+    if fuse:
+        from .export import fuse as fused
+        plain = open_predictor(model, weights, pretrained, classes, mean, std, labels, tell=tell)
+        return Predictor.of(fused(plain.block, input_shape=plain.metadata.input_shape), plain.metadata)
+
+    bare = [name for name, value in (("weights", weights), ("pretrained", pretrained), ("classes", classes), ("labels", labels),
+                                     ("mean", mean), ("std", std)) if value]
+    if is_export(model) and not set(bare) & {"weights", "pretrained"}:
+        if bare:
+            raise UserError(f"--{bare[0]} goes with a registered network's name; {model} is an export and has its own")
+        return Predictor(model)
+    if not is_checkpoint(model) and model not in _registered():
+        if os.sep in model or os.path.exists(model):
+            return Predictor(model)  # Its error says what is expected of an export.
+        raise _unknown(model)
+    net, metadata = open_network(model, weights, pretrained, classes, mean, std, labels, tell)
+    net.hybridize()
+    return Predictor.of(net, metadata)
+
+
+def is_export(model):
+    """Whether a path is an export: its prefix, one of its files, or the folder that holds it."""
+    return os.path.exists(model + ".json") or os.path.isfile(model) or os.path.isdir(model) and any(
+        name.endswith("-symbol.json") for name in os.listdir(model))
+
+
+def _registered():
+    from .registry import list_models
+    return list_models()
+
+
+def _unknown(model):
+    """The error for a model that is nothing known; it names the nearest networks."""
+    from .registry import UnknownModelError, model_spec
+
+    try:
+        model_spec(model)
+    except UnknownModelError as error:
+        return UserError(f"{model}: no such export, checkpoint or folder, and {error}")
 
 
 def _from_checkpoint(path, tell):

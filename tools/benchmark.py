@@ -107,6 +107,7 @@ def parse(words=None):
     parser.add_argument("--models", metavar="LIST", help="infer, train, growth: networks, with commas")
     parser.add_argument("--engines", metavar="LIST", help="infer, train, growth: some of " + ", ".join(speed.ENGINES))
     parser.add_argument("--batches", metavar="LIST", help="infer, train, growth: batch sizes, with commas")
+    parser.add_argument("--segments", type=int, default=4, metavar="N", help="train: of the engine recompute (default: 4)")
     parser.add_argument("--image-sizes", metavar="LIST", help="growth: heights and widths, with commas")
     parser.add_argument("--images", type=int, metavar="N", help="load: JPEGs (default: 2000)")
     projection.add_options(parser)

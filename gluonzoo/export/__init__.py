@@ -8,11 +8,11 @@ from .onnx import OnnxExport, to_onnx
 from .onnx_session import OnnxNetwork, load_onnx
 from .symbol import Exported, load_symbol, to_symbol
 
-__all__ = ["to_symbol", "load_symbol", "to_onnx", "load_onnx", "bundle", "fuse", "quantize", "to_bf16", "train_in_bf16",
+__all__ = ["to_symbol", "load_symbol", "to_onnx", "load_onnx", "bundle", "Pool", "fuse", "quantize", "to_bf16", "train_in_bf16",
            "compare", "Exported", "OnnxExport", "OnnxNetwork", "Metadata", "Difference", "ExportError"]
 
 #: Imported when first asked for: {name: module}.
-_LAZY = {"fuse": "fusion", "quantize": "quantization", "to_bf16": "bf16", "train_in_bf16": "bf16"}
+_LAZY = {"Pool": "pool", "fuse": "fusion", "quantize": "quantization", "to_bf16": "bf16", "train_in_bf16": "bf16"}
 
 
 def __getattr__(name):

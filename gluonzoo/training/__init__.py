@@ -3,6 +3,7 @@ from . import checkpoint, recipes
 from .config import TrainConfig
 from .finetune import freeze, load_all_but_output
 from .loop import evaluate, fit
+from .recompute import Recomputed
 from .run import prepare, train
 from .session import Position, Run, TrainingError
 from .stopping import StopRequest
@@ -11,4 +12,5 @@ from .trainer import Trainer
 from .weights import load_weights
 
 __all__ = ["Trainer", "TrainConfig", "Run", "Position", "TrainingError", "StopRequest", "Classification", "fit", "evaluate",
-           "prepare", "train", "checkpoint", "load_weights", "freeze", "load_all_but_output", "recipes"]
+           "prepare", "train", "checkpoint", "load_weights", "freeze", "load_all_but_output", "Recomputed",
+           "recipes"]

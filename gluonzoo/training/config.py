@@ -80,6 +80,9 @@ class TrainConfig:
     clip_value: Optional[float] = _option(None, "cut every gradient element to [-V, V]", kind=float, low=0.0, metavar="V")
     clip_norm: Optional[float] = _option(None, "scale the whole gradient down to this norm", kind=float, low=0.0, metavar="V")
     accumulate: int = _option(1, "run a worker's batch in this many parts, one update for all", low=1)
+    recompute: int = _option(0, "train in less memory: cut the network into at most this many segments and compute the maps "
+                             "within them again in the backward pass; the same result to the bit, more time; 4 is good, 8 for "
+                             "very deep networks; 0: keep all maps", low=0, metavar="SEGMENTS")
     label_smoothing: float = _option(0.0, "share of the labels' weight that is spread evenly over all classes, 0.1 in "
                                      "Inception-v3", low=0.0, high=1.0)
     aux: bool = _option(False, "train with the network's auxiliary heads, where it can have some; evaluation ignores them")
@@ -148,6 +151,9 @@ class TrainConfig:
                             "a rate for each milestone")
         if self.schedule == "one_cycle" and self.warmup_epochs:
             raise UserError(f"--warmup-epochs {self.warmup_epochs} with --schedule one_cycle, whose first part is a warm-up")
+        if self.recompute and self.sync_bn:
+            raise UserError(f"--recompute {self.recompute} and --sync-bn exclude each other: synchronised BatchNorms sum over "
+                            "the workers whenever they run, and would run twice")
         if self.accumulate > self.batch_size:
             raise UserError(f"--accumulate {self.accumulate} is more than --batch-size {self.batch_size}")
 

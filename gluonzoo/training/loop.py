@@ -46,11 +46,13 @@ def step(run, images, labels):
             run.sync.begin(len(pairs))
         with mx.autograd.record():
             for image, label in pairs:
-                losses, outputs = run.task.forward(run.net, image, label)
+                losses, outputs = run.task.forward(run.recomputed or run.net, image, label)
                 heads.extend(losses.values() if scale is None else [loss * scale for loss in losses.values()])
                 results.append((losses, outputs, label))
         if heads:
             mx.autograd.backward(heads)
+            if run.recomputed is not None:
+                run.recomputed.backward()
         if len(pairs) < len(run.contexts):
             _clear_idle_devices(run, len(pairs))
         if run.sync is not None:

@@ -13,6 +13,7 @@ from ..layers import sync_batch_norm
 from . import checkpoint, optimizers
 from .ema import WeightAverage
 from .log import RunLog
+from .recompute import Recomputed
 from .samples import SampleLog
 from .statistics import HoldsStatistics, mean_row
 from .stopping import Agreement, StopRequest
@@ -78,7 +79,8 @@ class Run(HoldsStatistics):
         model_arguments: keyword arguments of the network's builder, saved so that checkpoints can rebuild it.
         recipe_values: what `config.recipe` set, saved too.
     Attributes: position; stop, a `StopRequest`; stopped, whether `fit` ended early because of it; ema, a `WeightAverage` or
-        None; switched, whether `config.switch_to` has taken over.
+        None; recomputed, the network in segments (`recompute.Recomputed`) or None; switched, whether `config.switch_to` has
+        taken over.
 
     A job that goes on with fewer workers than it was asked for keeps its global batch, batch_size times the number it was
     asked for: each worker then has more samples in an update, which it runs in parts when its trainer accumulates
@@ -100,6 +102,7 @@ class Run(HoldsStatistics):
         self.agreement = Agreement(self.stop, trainer)
         self.left_out_in_a_row, self.samples, self.switched = 0, None, False
         self.sync = sync_batch_norm(net, self.store) if config.sync_bn else None
+        self.recomputed = Recomputed(net, config.recompute) if config.recompute else None
         self.ema = WeightAverage(net, config.ema, self.statistics()) if config.ema else None
         # Seeding MXNet costs about a millisecond, so networks without random operators go without.
         self._seeds = draws_random_numbers(net)

@@ -20,6 +20,7 @@ CRAFT = {
     "plateau": {"schedule": "plateau", "patience": 1, "lr": 1e-7, "lr_decay": 0.5, "epochs": 4},
     "switch": {"optimizer": "adam", "lr": 0.003, "switch_to": "sgd", "switch_lr": 0.05, "switch_at": 0.5},
     "one cycle": {"schedule": "one_cycle", "optimizer": "nag", "momentum": 0.95},
+    "recompute, dropout within, two devices": {"recompute": 3, "stochastic_depth": 0.5, "dropout": 0.4, "devices": 2},
     "rmsprop, ema, two devices": {"optimizer": "rmsprop", "epsilon": 1.0, "rms_momentum": 0.9, "ema": 0.99, "devices": 2},
 }
 
@@ -61,6 +62,24 @@ def test_resumed_is_uninterrupted(tmp_path, craft):
         assert found.keys() == expected.keys()
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=str(name))
+
+
+@pytest.mark.parametrize("more", [{}, {"devices": 2, "accumulate": 3}])
+def test_recomputed_is_kept(tmp_path, more):
+    """A run in segments is the run without, to the bit, and either goes on from the other's checkpoint."""
+    runs = {}
+    for segments in (0, 3):
+        run, history = train({**BASE, **more, "recompute": segments, "output": str(tmp_path / str(segments))})
+        assert (run.recomputed is not None) == bool(segments)
+        runs[segments] = files(str(tmp_path / str(segments) / "checkpoints" / f"step-{run.position.step:010d}"))
+    assert runs[3][2].config["recompute"] == 3
+    again, _ = train({"output": str(tmp_path / "again"), "recompute": 0},
+                     resume=str(tmp_path / "3" / "checkpoints" / "step-0000000004"))
+    runs["again"] = files(str(tmp_path / "again" / "checkpoints" / f"step-{again.position.step:010d}"))
+    for other in (3, "again"):
+        assert runs[other][1] == runs[0][1]
+        for name, array in runs[0][0].items():
+            np.testing.assert_array_equal(runs[other][0][name], array, err_msg=str(name))
 
 
 def test_plateau_reduces_and_the_rates_are_logged(tmp_path):

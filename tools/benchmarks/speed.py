@@ -14,10 +14,11 @@ NETWORKS = ("alexnet,vgg16,googlenet,inception_v3,resnet18_v1b,resnet50_v1b,resn
 #: What each engine is; those of torch run in the Python of --torch-python.
 ENGINES = {"stock": "MXNet as it comes", "stock-omp": "MXNet told to use all processors",
            "mxnet": "MXNet with gluonzoo's threads", "gluonzoo": "gluonzoo.export.fuse",
-           "int8": "gluonzoo.export.quantize", "bf16": "gluonzoo.export.to_bf16", "torch": "torch eager, channels_last",
+           "int8": "gluonzoo.export.quantize", "bf16": "gluonzoo.export.to_bf16",
+           "recompute": "gluonzoo.training.Recomputed: training in less memory", "torch": "torch eager, channels_last",
            "torch-compile": "torch.compile, channels_last", "torch-bf16": "torch in bfloat16, channels_last",
            "onnxruntime": "onnxruntime on gluonzoo's export", "onnxruntime-int8": "onnxruntime on gluonzoo's 8-bit export"}
-OURS = ("gluonzoo", "int8", "bf16")
+OURS = ("gluonzoo", "int8", "bf16", "recompute")
 #: Whom ours are measured against, all in float32.
 PEERS = ("stock", "stock-omp", "torch", "torch-compile", "onnxruntime")
 DEFAULTS = {
@@ -35,7 +36,7 @@ def words(text):
 def measure(script, engine, model, arguments, folder, size=None):
     """The rows of one process, a batch each; a text where it failed."""
     wishes = {"engine": engine, "model": model, "batches": [int(batch) for batch in words(arguments.batches)], "size": size,
-              "seconds": arguments.seconds, "threads": len(cores()), "folder": folder}
+              "seconds": arguments.seconds, "threads": len(cores()), "folder": folder, "segments": arguments.segments}
     python = sys.executable
     if engine.startswith("torch"):
         if not arguments.torch_python:
@@ -76,7 +77,7 @@ def summary(model, engine, batch, size, several):
     row = {"model": model, "engine": engine, "batch": batch, "size": size, "value": statistics.median(values),
            "low": min(values), "high": max(values), "values": values}
     row.update((name, statistics.median(one[name] for one in several)) for name in ("ms", "p95", "p99"))
-    return {**row, "mb": max(one["mb"] for one in several)}
+    return {**row, "mb": statistics.median(one["mb"] for one in several), "mb_values": [one["mb"] for one in several]}
 
 
 def show(rows, model, size):
@@ -100,23 +101,39 @@ def ratios(rows):
                 yield model, batch, ours, found, best, found[ours]["value"] / peers[best]["value"] if best else float("nan")
 
 
+def memory_share(found, ours):
+    """An engine's most memory over that of torch, or of torch.compile where there is no other; None without.
+
+    Args: found: {engine: row} of one network and batch.
+    """
+    peer = found.get("torch") or found.get("torch-compile")
+    return found[ours]["mb"] / peer["mb"] if peer else None
+
+
 def report(rows, arguments):
-    """Print the table: every engine's median and spread, and each of ours against the best float32 peer of the same run."""
+    """Print the table: every engine's median, spread and most memory; each of ours against the best float32 peer of the same
+    run, and its memory against torch's."""
     engines = words(arguments.engines)
-    print("\n| network | batch | " + " | ".join(engines) + " | best peer | ratio |\n" + "|---" * (len(engines) + 4) + "|")
+    print("\nimages a second, median [lowest-highest], and the most memory in MB above what the process held before the network "
+          "was made\n\n| network | batch | " + " | ".join(engines) + " | best peer | ratio | memory / torch's |\n"
+          + "|---" * (len(engines) + 5) + "|")
     for model, batch, ours, found, best, ratio in ratios(rows):
-        cells = [f"{found[e]['value']:,.1f} [{found[e]['low']:,.1f}-{found[e]['high']:,.1f}]" if e in found else "-"
-                 for e in engines]
-        print(f"| {model} | {batch} | " + " | ".join(cells) + f" | {best or '-'} | {ours} {ratio:.2f} |")
+        cells = [f"{found[e]['value']:,.1f} [{found[e]['low']:,.1f}-{found[e]['high']:,.1f}] {found[e]['mb']:,.0f} MB"
+                 if e in found else "-" for e in engines]
+        share = memory_share(found, ours)
+        print(f"| {model} | {batch} | " + " | ".join(cells) + f" | {best or '-'} | {ours} {ratio:.2f} | "
+              + (f"{share:.2f} |" if share is not None else "- |"))
     for ours in OURS:
         for batch in sorted({row["batch"] for row in rows}):
             found = [ratio for _, b, o, _, best, ratio in ratios(rows) if o == ours and b == batch and best]
             if found:
                 print(f"{ours}, batch {batch}: median ratio {statistics.median(found):.2f}, lowest {min(found):.2f}, "
                       f"{sum(ratio >= 1 for ratio in found)} of {len(found)} at least 1")
-    print("\npeak memory, MB: " + "; ".join(
-        f"{engine} {statistics.median(row['mb'] for row in rows if row['engine'] == engine):,.0f}" for engine in engines
-        if any(row["engine"] == engine for row in rows)) + " (medians over the networks; a process that ran all batches)")
+            shares = [share for share in (memory_share(found, o) for _, b, o, found, _, _ in ratios(rows)
+                                          if o == ours and b == batch) if share is not None]
+            if shares:
+                print(f"{ours}, batch {batch}: memory over torch's: median {statistics.median(shares):.2f}, lowest "
+                      f"{min(shares):.2f}, highest {max(shares):.2f}")
 
 
 def infer(arguments):

@@ -5,11 +5,13 @@ engine: stock (MXNet as it comes), stock-omp (told to use all processors), mxnet
 for the network's own; seconds: of measuring each batch; threads; folder: where the ONNX files of the network lie or are made.
 A line for each batch: see `speed.report`.
 """
+import gc
 import json
 import os
+import subprocess
 import sys
 
-from speed import begin, report, rounds
+from speed import begin, mark, report, rounds
 
 wishes = begin({"size": None, "seconds": 2.0, "folder": None, **json.loads(sys.argv[1])})
 engine = wishes["engine"]
@@ -35,20 +37,23 @@ def images(batch, shape, seed=0):
     return np.random.RandomState(seed).rand(batch, *shape).astype(np.float32)
 
 
-def onnx_file(net, shape, small):
-    """The network's ONNX file, written by the first process that needs it."""
-    path = os.path.join(wishes["folder"], f"{wishes['model']}-{shape[1]}{'-int8' if small else ''}.onnx")
-    if not os.path.exists(path):
-        from gluonzoo import export
-        if small:
-            export.quantize(net, images(16, shape)).to_onnx(path)
-        else:
-            export.to_onnx(net, path, shape)
-    return path
+def onnx_path(shape, small):
+    return os.path.join(wishes["folder"], f"{wishes['model']}-{shape[1]}{'-int8' if small else ''}.onnx")
 
 
-def mxnet_call(net, shape):
+def write_onnx(small):
+    """Write the network's ONNX file."""
     from gluonzoo import export
+    net, shape = build()
+    if small:
+        export.quantize(net, images(16, shape)).to_onnx(onnx_path(shape, small))
+    else:
+        export.to_onnx(net, onnx_path(shape, small), shape)
+
+
+def mxnet_call():
+    from gluonzoo import export
+    net, shape = build()
     if engine == "gluonzoo":
         net = export.fuse(net, input_shape=shape)
     elif engine == "int8":
@@ -57,6 +62,7 @@ def mxnet_call(net, shape):
         net = export.to_bf16(net, shape, force=True)
     else:
         net.hybridize(static_alloc=True)
+    gc.collect()  # The network that a copy was made of.
 
     def prepare(batch):
         data = mx.nd.array(images(batch, shape))
@@ -71,8 +77,13 @@ def mxnet_call(net, shape):
     return prepare
 
 
-def onnxruntime_call(net, shape):
-    path = onnx_file(net, shape, engine.endswith("int8"))
+def onnxruntime_call():
+    spec = gluonzoo.model_spec(wishes["model"])
+    shape = (spec.input_shape[0], *[wishes["size"] or spec.input_shape[1]] * 2)
+    path = onnx_path(shape, engine.endswith("int8"))
+    if not os.path.exists(path):  # Written by another process, whose memory is not counted.
+        kind = "write-onnx-int8" if engine.endswith("int8") else "write-onnx"
+        subprocess.run([sys.executable, __file__, json.dumps({**wishes, "engine": kind})], check=True)
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = wishes["threads"]
@@ -85,8 +96,12 @@ def onnxruntime_call(net, shape):
     return prepare
 
 
-net, shape = build()
-prepare = (onnxruntime_call if engine.startswith("onnxruntime") else mxnet_call)(net, shape)
+if engine.startswith("write-onnx"):
+    write_onnx(engine.endswith("int8"))
+    sys.stdout.flush()
+    os._exit(0)
+mark()
+prepare = (onnxruntime_call if engine.startswith("onnxruntime") else mxnet_call)()
 for batch in wishes["batches"]:
     report(batch, rounds(prepare(batch), wishes["seconds"]))
 sys.stdout.flush()

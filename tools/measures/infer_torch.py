@@ -4,12 +4,13 @@ import os
 import sys
 
 import torch
-from speed import report, rounds
+from speed import mark, report, rounds
 from torch_models import input_size, make
 
 wishes = {"size": None, "seconds": 2.0, **json.loads(sys.argv[1])}
 torch.set_num_threads(wishes["threads"])
 torch.manual_seed(0)
+mark()
 net = make(wishes["model"]).to(memory_format=torch.channels_last)
 kind = torch.bfloat16 if wishes["engine"] == "torch-bf16" else torch.float32
 net = net.to(kind)

@@ -4,12 +4,13 @@ import os
 import sys
 
 import torch
-from speed import report, rounds
+from speed import mark, report, rounds
 from torch_models import input_size, make
 
 wishes = {"size": None, "seconds": 5.0, **json.loads(sys.argv[1])}
 torch.set_num_threads(wishes["threads"])
 torch.manual_seed(0)
+mark()
 net = make(wishes["model"]).train().to(memory_format=torch.channels_last)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
 loss_of = torch.nn.CrossEntropyLoss()
