@@ -16,6 +16,7 @@ from ..errors import UserError
 from . import checkpoint, optimizers, precision, recipes
 from . import config as configs
 from .building import build_network, check_reset, load_start, model_arguments
+from .distillation import Distillation, open_teacher
 from .finetune import freeze
 from .loop import fit
 from .machine import machine_facts
@@ -150,11 +151,12 @@ def settings(explicit, resume=False, tell=print):
     if explicit.get("recipe", saved.config.get("recipe")) != saved.config.get("recipe"):
         raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained by recipe {saved.config.get('recipe')}; "
                                          f"--recipe asks for {explicit['recipe']}")
-    for name in ("freeze", "reset_classes"):
-        if str(explicit.get(name, saved.config.get(name))) != str(saved.config.get(name)):  # Text, from the command line.
+    for name in ("freeze", "reset_classes", "prune_skip", "keep_zeros", "share_bits", "share_skip", "binary", "binary_skip"):
+        before = saved.config.get(name, getattr(configs.TrainConfig, name))
+        if str(explicit.get(name, before)) != str(before):  # Text, from the command line.
             flag = "--" + name.replace("_", "-")
             raise checkpoint.CheckpointError(
-                f"checkpoint {saved.path} was trained with {flag} {saved.config.get(name)}; a run cannot change it to "
+                f"checkpoint {saved.path} was trained with {flag} {before}; a run cannot change it to "
                 f"{explicit[name]}: start a new one with --weights {os.path.join(saved.path, 'parameters.params')}")
     known = {field.name for field in dataclasses.fields(configs.TrainConfig)}
     old = {name: value for name, value in saved.config.items() if name in known and name not in ("output", "data_dir")}
@@ -175,6 +177,20 @@ def _share(net, names, store):
     shared = [parameters[name] for name in names if np.dtype(parameters[name].dtype) in (np.float32, np.float16)]
     first = store.allocate(len(shared))
     store.broadcast({first + index: parameter.list_data() for index, parameter in enumerate(shared)})
+
+
+def _task(config, train_set, transform, contexts, saved):
+    """What is learnt: the labels, and with --teacher what that one says. Raises: UserError for a teacher that does not fit, or is not
+    the one that the checkpoint was trained with."""
+    options = {"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight, "half": config.precision == "fp16"}
+    if config.teacher is None:
+        return Classification(**options)
+    task = Distillation(open_teacher(config, train_set, transform, contexts), config.temperature, config.distill_weight, **options)
+    before = saved.config.get("teacher_digest") if saved else None
+    if before is not None and before != task.teacher.digest():
+        raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained with another teacher than {config.teacher} holds now: its "
+                                         f"parameters' SHA-256 was {before[:12]}..., now {task.teacher.digest()[:12]}...")
+    return task
 
 
 def prepare(config, saved=None):
@@ -225,7 +241,7 @@ def prepare(config, saved=None):
     if frozen and saved is None and store.is_distributed:
         # The trainer brings the trained ones to rank 0's values; fresh random ones differ between workers too.
         _share(net, frozen, store)
-    task = Classification(config.label_smoothing, config.aux_weight, half=config.precision == "fp16")
+    task = _task(config, train_set, transforms[1], contexts, saved)
     run = Run(net, trainer, task, (train_set, transforms[0]), (valid_set, transforms[1]), config,
               output=config.output, model_arguments=arguments,
               recipe_values=saved.config.get("recipe_values") if saved else recipes.settings_of(config.recipe))
@@ -234,6 +250,8 @@ def prepare(config, saved=None):
                     "processors")
     if saved is not None:
         run.restore(saved)
+    else:
+        run.constrain()
     net.hybridize(static_alloc=True, static_shape=True)
     return run
 

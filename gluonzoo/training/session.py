@@ -11,9 +11,12 @@ from .. import data
 from ..errors import TrainingError
 from ..layers import sync_batch_norm
 from . import checkpoint, optimizers
+from .constraints import Tied
 from .ema import WeightAverage
 from .log import RunLog
+from .pruning import Pruner
 from .samples import SampleLog
+from .sharing import begin_sharing, shared_parameters
 from .statistics import HoldsStatistics, mean_row
 from .stopping import Agreement, StopRequest
 from .weights import get_parameters
@@ -78,7 +81,7 @@ class Run(HoldsStatistics):
         model_arguments: keyword arguments of the network's builder, saved so that checkpoints can rebuild it.
         recipe_values: what `config.recipe` set, saved too.
     Attributes: position; stop, a `StopRequest`; stopped, whether `fit` ended early because of it; ema, a `WeightAverage` or
-        None; switched, whether `config.switch_to` has taken over.
+        None; switched, whether `config.switch_to` has taken over; pruner, a `Pruner` or None (`constrain`).
 
     A job that goes on with fewer workers than it was asked for keeps its global batch, batch_size times the number it was
     asked for: each worker then has more samples in an update, which it runs in parts when its trainer accumulates
@@ -98,7 +101,7 @@ class Run(HoldsStatistics):
                                            blocks=getattr(train_set[0], "blocks", None))
         self.stop, self.stopped, self.all_stop = StopRequest(), False, False
         self.agreement = Agreement(self.stop, trainer)
-        self.left_out_in_a_row, self.samples, self.switched = 0, None, False
+        self.left_out_in_a_row, self.samples, self.switched, self.pruner = 0, None, False, None
         self.sync = sync_batch_norm(net, self.store) if config.sync_bn else None
         self.ema = WeightAverage(net, config.ema, self.statistics()) if config.ema else None
         # Seeding MXNet costs about a millisecond, so networks without random operators go without.
@@ -125,6 +128,37 @@ class Run(HoldsStatistics):
         config = self.config
         self.trainer.switch(config.switch_to, optimizers.arguments_of(config, config.switch_to, config.switch_lr))
         self.switched = True
+
+    def constrain(self, saved=None):
+        """Begin, or with a checkpoint continue, to prune or share weights as the configuration asks; every worker must call it.
+
+        Raises: UserError when a layer to leave out is not there, or the checkpoint is of other settings.
+        """
+        config, values = self.config, {} if saved is None else saved.arrays("constraint.params")
+        if config.prune or config.keep_zeros:
+            self.pruner = Pruner(self.net, config, self.total_steps)
+            if values:
+                self.pruner.masks.load(values)
+                self.pruner.reached = saved.state["pruned_to"]
+            else:
+                self.pruner.begin_run()
+            self.trainer.constraint = self.pruner.masks
+        elif config.share_bits and values:
+            self.trainer.constraint = Tied.restored(shared_parameters(self.net, config.share_skip), values)
+        elif config.share_bits:
+            self.trainer.constraint = begin_sharing(self.net, config.share_bits, config.share_init, config.share_skip, config.seed)
+        elif values:
+            raise checkpoint.CheckpointError(f"checkpoint {saved.path} holds pruned weights; expected --prune as it was trained with, "
+                                             "or a new run with --weights")
+        if self.ema is not None and self.trainer.constraint is not None:
+            if saved is None:
+                self.ema = WeightAverage(self.net, config.ema, self.statistics())
+            self.ema.constraint = self.trainer.constraint
+
+    def prune(self):
+        """Prune what this update asks for, if anything; every worker must call it before every update."""
+        if self.pruner is not None and self.pruner.update(self.position.step, self.trainer.synchronize):
+            self.log.say(f"update {self.position.step}: {100 * self.pruner.sparsity():.2f} % of the weights are pruned", detail=True)
 
     def exit_code(self):
         """What a program ends with after `fit`: 0, also after an orderly stop; but 143 when it stood alone and SIGTERM stopped
@@ -173,10 +207,12 @@ class Run(HoldsStatistics):
                 optimizer=None if asynchronous else self.trainer.state_dict(),
                 workers=None if rows is None else {"statistics": rows, **average_rows}, ema=average,
                 write_more=self.trainer.save_server_states if asynchronous else None,
+                constraint=self.trainer.constraint.state() if self.trainer.constraint is not None else None,
                 state={**self.position.as_dict(), "seen": seen[:, :3].tolist(), "num_workers": self.store.num_workers,
                        "global_batch": self.batches.global_batch_size, "devices": len(self.contexts),
                        "random": "seed, rank and step decide every draw", "switched": self.switched,
-                       "ema_updates": self.ema.updates if self.ema else 0},
+                       "ema_updates": self.ema.updates if self.ema else 0,
+                       "pruned_to": self.pruner.reached if self.pruner else 0.0},
                 config={**self.config.as_dict(), "model_arguments": self.model_arguments,
                         "recipe_values": self.recipe_values, **self._data_facts()},
                 keep=self.config.keep, best=self._best_checkpoint())
@@ -223,7 +259,8 @@ class Run(HoldsStatistics):
     def _data_facts(self):
         dataset, transform = self.train_set
         lighting = getattr(transform, "own_lighting", None)
-        return {**({"lighting": lighting} if lighting else {}),
+        teacher = getattr(self.task, "teacher", None)
+        return {**({"lighting": lighting} if lighting else {}), **({"teacher_digest": teacher.digest()} if teacher else {}),
                 "classes": list(dataset.classes), "mean": [float(v) for v in dataset.mean],
                 "std": [float(v) for v in dataset.std], "input_shape": [int(v) for v in transform.input_shape]}
 
@@ -273,6 +310,7 @@ class Run(HoldsStatistics):
             self.set_statistics(rows[self.store.rank])
         if self.ema is not None:
             self._restore_average(saved)
+        self.constrain(saved)
         # Each worker's own sums where there are as many workers as before, else all of them on rank 0.
         sums = np.array(state["seen"])
         sums = sums if len(sums) == self.store.num_workers else sums.sum(axis=0, keepdims=True)
