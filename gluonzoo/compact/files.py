@@ -1,9 +1,9 @@
 """A file of arrays in the encodings of `encoding`, written beside its name, read back, compared, then renamed.
 
-Layout: 8 bytes "GZCOMPCT"; the header's length (u64, little-endian) and SHA-256 (32 bytes); the header, JSON in UTF-8; the streams
-one after another. The header has "format", "version", "facts" (what the caller said of the network), "arrays" (entries of
-`encoding.encode` with "name" and "streams": [coding, stored bytes, decoded bytes]), "sha256" of all that follows it, and "digest",
-`arrays.digest` of the arrays.
+Layout: 8 bytes "GZCOMPCT"; the header's length (u64, little-endian) and SHA-256 (32 bytes); the header, JSON in UTF-8; the
+streams one after another. The header has "format", "version", "facts" (what the caller said of the network), "arrays" (entries of
+`encoding.encode` with "name" and "streams": [coding, stored bytes, decoded bytes]), "sha256" of all that follows it, and
+"digest", `arrays.digest` of the arrays.
 """
 import hashlib
 import json

@@ -7,7 +7,8 @@ from . import files
 __all__ = ["FACTS", "facts_of", "open_compact", "binary_weights", "one_shot"]
 
 #: Of a checkpoint's configuration: what the network is built from and how its images are made.
-FACTS = ("model", "model_arguments", "stochastic_depth", "binary", "binary_skip", "dataset", "classes", "mean", "std", "input_shape")
+FACTS = ("model", "model_arguments", "stochastic_depth", "binary", "binary_skip", "dataset", "classes", "mean", "std",
+         "input_shape")
 
 
 def facts_of(config):
@@ -60,7 +61,8 @@ def binary_weights(net):
 def one_shot(net, prune=0.0, scope="layer", bits=None, init="linear", skip="", seed=0):
     """Prune and share a network's weights at once, without any training: pruned first, then shared.
 
-    Args: prune: share of the weights that go, 0: none; scope: as in `training.pruning.choose_masks`; bits, init: as in `share`, None: no
+    Args: prune: share of the weights that go, 0: none; scope: as in `training.pruning.choose_masks`; bits, init: as in `share`,
+        None: no
         sharing; skip: layers that stay, as in `layers.weight_names`.
     Returns: {structural name: new values} of those that changed.
     """
@@ -74,5 +76,6 @@ def one_shot(net, prune=0.0, scope="layer", bits=None, init="linear", skip="", s
         masks = choose_masks(weights, prune, scope)
         weights = {name: np.where(masks[name], weight, np.float32(0)) for name, weight in weights.items()}
     if bits is not None:
-        weights = {name: share(weight, bits, init, seed + number).array() for number, (name, weight) in enumerate(weights.items())}
+        weights = {name: share(weight, bits, init, seed + number).array()
+                   for number, (name, weight) in enumerate(weights.items())}
     return weights if prune or bits is not None else {}

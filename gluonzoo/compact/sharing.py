@@ -1,7 +1,7 @@
 """Weight sharing: k-means over the weights of a layer, so that each is one of a few values.
 
-Source: S. Han, H. Mao, W. Dally, Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman
-Coding, 2016, arXiv:1510.00149, sections 3.1 (clusters), 3.2 (initialisation) and 3.3 (training: `training.sharing`).
+Source: S. Han, H. Mao, W. Dally, Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and
+Huffman Coding, 2016, arXiv:1510.00149, sections 3.1 (clusters), 3.2 (initialisation) and 3.3 (training: `training.sharing`).
 Differences: weights that are exactly 0, the pruned ones, stay 0 and in no cluster, as sparse storage has them anyway.
 """
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from ..errors import UserError
 
 __all__ = ["INITS", "Shared", "share", "kmeans"]
 
-#: Where the clusters begin: evenly between the smallest and the largest weight; at evenly spaced shares of the weights' distribution;
-#: at weights drawn at random. Section 3.2 finds the first best, because it keeps large weights.
+#: Where the clusters begin: evenly between the smallest and the largest weight; at evenly spaced shares of the weights'
+#: distribution; at weights drawn at random. Section 3.2 finds the first best, because it keeps large weights.
 INITS = ("linear", "density", "random")
 
 _ROUNDS = 1000

@@ -13,7 +13,7 @@ from .weight_layers import weight_names
 
 __all__ = ["BINARY", "NormBinaryConv2D", "binary_convolutions"]
 
-#: What is binary: nothing, the weights (Binary-Weight-Network), the inputs too (XNOR-Network), these with the scale K of equation 11.
+#: What is binary: nothing, the weights (Binary-Weight-Network), the inputs too (XNOR-Network), these with equation 11's scale K.
 BINARY = ("none", "weights", "inputs", "inputs_scaled")
 
 
@@ -58,12 +58,13 @@ def _binary(conv, kind):
 def binary_convolutions(net, kind, skip="first,last"):
     """Put binary convolutions in the place of a network's convolutions, but for some layers.
 
-    With "weights" parameters keep their names and shapes, so that weights trained otherwise can be loaded; with "inputs" each such
-    convolution has a BatchNorm of its own too, ``norm``. Call it before the network is initialised.
+    With "weights" parameters keep their names and shapes, so that weights trained otherwise can be loaded; with "inputs" each
+    such convolution has a BatchNorm of its own too, ``norm``. Call it before the network is initialised.
 
     Args: kind: of `BINARY`; skip: layers that stay real, as in `weight_names`.
     Returns: names of the binary weights.
-    Raises: UserError for another kind, an initialised network, a convolution with groups or dilation, or when nothing would become binary.
+    Raises: UserError for another kind, an initialised network, a convolution with groups or dilation, or when nothing would
+        become binary.
     """
     if kind not in BINARY:
         raise UserError(f"binary is {kind!r}; expected one of {', '.join(BINARY)}")
@@ -73,8 +74,8 @@ def binary_convolutions(net, kind, skip="first,last"):
     chosen = [(parent, key, child, path) for parent, key, child, path in _parents(net)
               if f"{path}.weight" in names and type(child) is nn.Conv2D]
     if not chosen:
-        raise UserError(f"{getattr(net, 'model_name', None) or type(net).__name__} without {skip or 'nothing'} has no convolution "
-                        "that could become binary")
+        raise UserError(f"{getattr(net, 'model_name', None) or type(net).__name__} without {skip or 'nothing'} has no "
+                        "convolution that could become binary")
     if any(child.weight._data is not None for _, _, child, _ in chosen):
         raise UserError("the network is initialised; convolutions become binary before that")
     replacements = [_binary(child, kind) for _, _, child, _ in chosen]

@@ -132,7 +132,7 @@ class Tied(Constraint):
         self.on_weights()
 
     def _table(self, name, ctx, dtype):
-        """(a row of ones for each cluster where its weights are, first weight of each cluster, clusters of weights, free ones)."""
+        """(Rows of ones where each cluster's weights are, first weight of each cluster, clusters of weights, free clusters)."""
         flat = self.indices[name].reshape(-1).astype(np.int64)
         counts = np.bincount(flat)
         order = np.argsort(flat, kind="stable")

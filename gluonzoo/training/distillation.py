@@ -1,10 +1,10 @@
 """Knowledge distillation: a network learns from what another says of each image, beside the labels.
 
 Source: G. Hinton, O. Vinyals, J. Dean, Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531, section 2.
-The loss of an image is (1 - w) H(labels, p_1) + w T^2 KL(q_T, p_T), where p_T and q_T are the student's and the teacher's softmax of
-the logits divided by the temperature T. Its gradient by the student's logits is (1 - w) (p_1 - labels) + w T (p_T - q_T).
-Differences: the paper's second term is the cross-entropy; it differs by the entropy of q_T, which has no gradient, so that the loss
-is 0 where the student agrees.
+The loss of an image is (1 - w) H(labels, p_1) + w T^2 KL(q_T, p_T), where p_T and q_T are the student's and the teacher's softmax
+of the logits divided by the temperature T. Its gradient by the student's logits is (1 - w) (p_1 - labels) + w T (p_T - q_T).
+Differences: the paper's second term is the cross-entropy; it differs by the entropy of q_T, which has no gradient, so that the
+loss is 0 where the student agrees.
 """
 import mxnet as mx
 import numpy as np
@@ -35,7 +35,8 @@ class Teacher:
     Args:
         net: initialised, on all devices on which images come.
         input_shape: (C, H, W) that it was trained with; images of another size are resized.
-        mean, std: of its images' pixels, and image_mean, image_std: those by which the student's images were normalised; where they
+        mean, std: of its images' pixels, and image_mean, image_std: those by which the student's images were normalised; where
+        they
             differ images are normalised anew. None: the same.
     """
 
@@ -71,16 +72,16 @@ class Teacher:
 class Distillation(Classification):
     """Classification whose training loss also asks to agree with a teacher.
 
-    The teacher sees the very images that the student sees, augmented and mixed; label smoothing and auxiliary heads' losses are of the
-    labels alone. Validation is Classification's.
+    The teacher sees the very images that the student sees, augmented and mixed; label smoothing and auxiliary heads' losses are
+    of the labels alone. Validation is Classification's.
 
     Args: teacher: a `Teacher`; temperature: T, above 0; weight: w, 0 to 1; the others: as of `Classification`.
     """
 
     def __init__(self, teacher, temperature=4.0, weight=0.9, **options):
         if not temperature > 0 or not 0 <= weight <= 1:
-            raise UserError(f"distillation at temperature {temperature} with weight {weight}; expected a temperature above 0 and a "
-                            "weight from 0 to 1")
+            raise UserError(f"distillation at temperature {temperature} with weight {weight}; expected a temperature above 0 and "
+                            "a weight from 0 to 1")
         super().__init__(**options)
         self.teacher, self._temperature, self._weight = teacher, float(temperature), float(weight)
 
@@ -130,8 +131,8 @@ def open_teacher(config, train_set, transform, contexts):
     classes = facts.get("classes")
     if classes and list(map(str, classes)) != list(map(str, train_set.classes)) or net.classes != len(train_set.classes):
         raise UserError(f"--teacher {source} knows {net.classes} classes ({', '.join(map(str, (classes or ())[:3]))} ...); "
-                        f"{train_set.name} has {len(train_set.classes)} ({', '.join(map(str, train_set.classes[:3]))} ...); expected "
-                        "the same")
+                        f"{train_set.name} has {len(train_set.classes)} ({', '.join(map(str, train_set.classes[:3]))} ...); "
+                        "expected the same")
     if net.in_channels != transform.input_shape[0]:
         raise UserError(f"--teacher {source} takes {net.in_channels} channels; the images have {transform.input_shape[0]}")
     shape = facts.get("input_shape") or (transform.input_shape[0], *_size_of(net, transform.input_shape[1:]))

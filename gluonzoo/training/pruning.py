@@ -26,8 +26,8 @@ def target_sparsity(step, final, schedule="gradual", begin=0, end=0, every=100, 
     Args:
         step: number of the update from 0.
         final: what is reached at `end`.
-        schedule: "oneshot": final from begin on; "iterative": rounds equally far apart from begin to end, each of which prunes the
-            same share of the weights that are left; "gradual": final + (initial - final) (1 - (t - begin) / (end - begin))^3,
+        schedule: "oneshot": final from begin on; "iterative": rounds equally far apart from begin to end, each of which prunes
+            the same share of the weights that are left; "gradual": final + (initial - final) (1 - (t - begin) / (end - begin))^3,
             where t moves on every `every` updates (Zhu and Gupta, equation 1).
     """
     if step < begin:

@@ -13,6 +13,7 @@ from ..data.augment_color import lighting_for
 from ..distributed import cluster
 from ..distributed import kvstore as kvstores
 from ..errors import UserError
+from ..layers import weight_names
 from . import checkpoint, optimizers, precision, recipes
 from . import config as configs
 from .building import build_network, check_reset, load_start, model_arguments
@@ -180,16 +181,20 @@ def _share(net, names, store):
 
 
 def _task(config, train_set, transform, contexts, saved):
-    """What is learnt: the labels, and with --teacher what that one says. Raises: UserError for a teacher that does not fit, or is not
-    the one that the checkpoint was trained with."""
+    """What is learnt: the labels, and with --teacher what that one says.
+
+    Raises: UserError for a teacher that does not fit, or is not the one that the checkpoint was trained with.
+    """
     options = {"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight, "half": config.precision == "fp16"}
     if config.teacher is None:
         return Classification(**options)
-    task = Distillation(open_teacher(config, train_set, transform, contexts), config.temperature, config.distill_weight, **options)
+    teacher = open_teacher(config, train_set, transform, contexts)
+    task = Distillation(teacher, config.temperature, config.distill_weight, **options)
     before = saved.config.get("teacher_digest") if saved else None
     if before is not None and before != task.teacher.digest():
-        raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained with another teacher than {config.teacher} holds now: its "
-                                         f"parameters' SHA-256 was {before[:12]}..., now {task.teacher.digest()[:12]}...")
+        raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained with another teacher than {config.teacher} holds "
+                                         f"now: its parameters' SHA-256 was {before[:12]}..., now "
+                                         f"{task.teacher.digest()[:12]}...")
     return task
 
 
@@ -232,6 +237,9 @@ def prepare(config, saved=None):
     elif config.weights is not None:
         load_start(net, config)
     frozen = freeze(net, config.freeze) if config.freeze else ()
+    for skip, wanted in ((config.prune_skip, config.prune or config.keep_zeros), (config.share_skip, config.share_bits)):
+        if wanted:
+            weight_names(net, skip)  # Raises where it names what there is not.
     trainer = Trainer(net, config.optimizer, optimizers.arguments_of(config, config.optimizer, config.lr), store,
                       clip_value=config.clip_value, clip_norm=config.clip_norm, accumulate=parts_of_a_batch(config, store),
                       decay_bias_and_norm=config.decay_bias_and_norm, on_nan=config.on_nan,

@@ -146,10 +146,11 @@ class Run(HoldsStatistics):
         elif config.share_bits and values:
             self.trainer.constraint = Tied.restored(shared_parameters(self.net, config.share_skip), values)
         elif config.share_bits:
-            self.trainer.constraint = begin_sharing(self.net, config.share_bits, config.share_init, config.share_skip, config.seed)
+            self.trainer.constraint = begin_sharing(self.net, config.share_bits, config.share_init, config.share_skip,
+                                                    config.seed)
         elif values:
-            raise checkpoint.CheckpointError(f"checkpoint {saved.path} holds pruned weights; expected --prune as it was trained with, "
-                                             "or a new run with --weights")
+            raise checkpoint.CheckpointError(f"checkpoint {saved.path} holds pruned weights; expected --prune as it was trained "
+                                             "with, or a new run with --weights")
         if self.ema is not None and self.trainer.constraint is not None:
             if saved is None:
                 self.ema = WeightAverage(self.net, config.ema, self.statistics())
@@ -158,7 +159,8 @@ class Run(HoldsStatistics):
     def prune(self):
         """Prune what this update asks for, if anything; every worker must call it before every update."""
         if self.pruner is not None and self.pruner.update(self.position.step, self.trainer.synchronize):
-            self.log.say(f"update {self.position.step}: {100 * self.pruner.sparsity():.2f} % of the weights are pruned", detail=True)
+            self.log.say(f"update {self.position.step}: {100 * self.pruner.sparsity():.2f} % of the weights are pruned",
+                         detail=True)
 
     def exit_code(self):
         """What a program ends with after `fit`: 0, also after an orderly stop; but 143 when it stood alone and SIGTERM stopped

@@ -27,7 +27,8 @@ def test_packing_comes_back(width, monkeypatch):
 
 
 def test_gaps_by_hand():
-    # Two bits: 0, 1, 2 zeros and then an element; 3: three zeros and none yet. Elements at 0, 3, 4 and 12, so 0, 2, 0 and 7 zeros.
+    # Two bits: 0, 1, 2 zeros and then an element; 3: three zeros and none yet. Elements at 0, 3, 4 and 12, so 0, 2, 0 and 7
+    # zeros.
     numbers = bits.gaps(np.array([0, 3, 4, 12]), 2)
     assert numbers.tolist() == [0, 2, 0, 3, 3, 1]
     assert bits.positions(numbers, 2).tolist() == [0, 3, 4, 12]
@@ -62,7 +63,7 @@ def cases():
         "uint8": (random.randint(0, 255, 50).astype(np.uint8), ""), "int8": (random.randint(-9, 9, 500).astype(np.int8), ""),
         "bool": (random.rand(100) < 0.5, ""), "big-endian": (dense.astype(">f4"), "values"),
         "not contiguous": (dense.T, "values"), "257 values": (np.arange(1, 258, dtype=np.float32).repeat(3), "values"),
-        "256 values": (np.tile(random.permutation(random.randn(256).astype(np.float32)), 9)[random.permutation(2304)], "256 codes")}
+        "256 values": (np.tile(random.randn(256).astype(np.float32), 9)[random.permutation(2304)], "256 codes")}
 
 
 @pytest.mark.parametrize("name", cases())
@@ -141,9 +142,11 @@ def forge(path, change):
     (lambda entry: entry.update(shape=[1 << 20, 1 << 20]), "more than"), (lambda entry: entry.update(shape=[-1]), "shape"),
     (lambda entry: entry.update(shape=["a"]), "shape"), (lambda entry: entry.update(dtype="object"), "type 'object'"),
     (lambda entry: entry["positions"].update(kind="pickle"), "kinds"), (lambda entry: entry.update(elements=10**6), "elements"),
-    (lambda entry: entry["positions"].update(width=60), "width"), (lambda entry: entry["values"].update(kind="signs"), "bits|signs"),
+    (lambda entry: entry["positions"].update(width=60), "width"),
+    (lambda entry: entry["values"].update(kind="signs"), "bits|signs"),
     (lambda entry: entry["streams"].pop(), "streams"), (lambda entry: entry["streams"][0].__setitem__(2, 1 << 40), "stream"),
-    (lambda entry: entry["streams"][0].__setitem__(1, 1), "belong|stream"), (lambda entry: entry.update(shape=[3]), "element|positions"),
+    (lambda entry: entry["streams"][0].__setitem__(1, 1), "belong|stream"),
+    (lambda entry: entry.update(shape=[3]), "element|positions"),
     (lambda entry: entry.pop("values"), "values"), (lambda entry: entry["positions"].update(count=5), "belong|inflated|gaps")])
 def test_hostile_headers_are_refused(tmp_path, change, message):
     path = tmp_path / "x"

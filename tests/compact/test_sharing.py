@@ -28,7 +28,8 @@ def test_it_is_lloyds_algorithm(init):
     cluster = pytest.importorskip("sklearn.cluster")
     values = np.random.RandomState(3).randn(2000)
     centres = kmeans(values, 8, init, seed=5)
-    model = cluster.KMeans(len(centres), init=centres.reshape((-1, 1)), n_init=1, max_iter=1000, tol=0).fit(values.reshape((-1, 1)))
+    model = cluster.KMeans(len(centres), init=centres.reshape((-1, 1)), n_init=1, max_iter=1000, tol=0)
+    model.fit(values.reshape((-1, 1)))
     np.testing.assert_allclose(np.sort(model.cluster_centers_[:, 0]), centres, rtol=1e-9)
     assert model.n_iter_ <= 2  # Began where it ends.
 
@@ -65,7 +66,8 @@ def test_edges():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"bits": 9}, "with 9 bits"), ({"bits": 0}, "with 0 bits"), ({"bits": 2.5}, "2.5 bits"), ({"init": "kmeans++"}, "'kmeans\\+\\+'")])
+    ({"bits": 9}, "with 9 bits"), ({"bits": 0}, "with 0 bits"), ({"bits": 2.5}, "2.5 bits"),
+    ({"init": "kmeans++"}, "'kmeans\\+\\+'")])
 def test_bad_settings(arguments, message):
     with pytest.raises(UserError, match=message):
         share(np.ones(4, np.float32), **{"bits": 4, **arguments})
