@@ -17,7 +17,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", metavar="PATH", help="a checkpoint, a run's folder (its newest sound checkpoint), a compact "
                         "file, or a registered network's name with --weights")
-    parser.add_argument("-o", "--output", metavar="FILE", help="what to write; nothing is written without it")
+    parser.add_argument("-o", "--output", metavar="FILE", help="what to write; without it the table of layers is "
+                        "shown and nothing is written")
     parser.add_argument("--unpack", metavar="FILE", help="write the parameters as an ordinary file: .params, .safetensors, .pth")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     parser.add_argument("--weights", metavar="FILE", help="parameters of a registered network")
@@ -150,25 +151,25 @@ def main():
         figures["accuracy_before"] = accuracy(net, facts, arguments)
     figures["changed"] = change(net, arguments)
     values = get_parameters(net)
-    report = None
     if arguments.output:
         report = compact.save(arguments.output, values, facts)
         values = compact.load(arguments.output)[0]
         set_parameters(net, values, arguments.output)
         figures.update(bytes_before=report.before, bytes_after=report.after, output=arguments.output)
+    else:
+        report = compact.measure(values, facts)
+        figures.update(bytes_before=report.before, bytes_after=report.after, output=None)
     if arguments.unpack:
         files.write(arguments.unpack, values)
         figures["unpacked"] = arguments.unpack
     if arguments.dataset is not None:
         figures["accuracy_after"] = accuracy(net, facts, arguments)
     if arguments.json:
-        rows = [] if report is None else [dict(vars(row), shape=list(row.shape)) for row in report.rows]
-        print(json.dumps({**figures, "arrays": rows}))
+        print(json.dumps({**figures, "arrays": [dict(vars(row), shape=list(row.shape)) for row in report.rows]}))
         return 0
-    if report is not None:
-        print(table(report))
-        print(f"{arguments.output}: {report.after:,} bytes in place of {report.before:,}, {report.before / report.after:.1f} "
-              "times smaller; read back to the bit")
+    print(table(report))
+    print(f"{arguments.output or 'a compact file (-o) would have'}: {report.after:,} bytes in place of {report.before:,}, "
+          f"{report.before / report.after:.1f} times smaller" + ("; read back to the bit" if arguments.output else ""))
     if arguments.unpack:
         print(f"wrote {arguments.unpack}")
     if arguments.dataset is not None:

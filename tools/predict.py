@@ -18,7 +18,8 @@ def parse_arguments():
                         "(.npy, uint8, height x width [x channels]), folders of these, or quoted patterns such as "
                         "'photos/*.jpg'")
     parser.add_argument("--model", required=True, metavar="NET|EXPORT", help="an export: DIR/NAME, one of its three files, or "
-                        "the folder that holds it; a checkpoint or a run's folder; or a registered network's name")
+                        "the folder that holds it; a checkpoint, a run's folder or a compact file; or a registered "
+                        "network's name")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default: 5)")
     parser.add_argument("--crops", choices=("1", "10", "dense"), default="1", help="1: the centre; 10: four corners and the "
                         "centre, mirrored too, averaged; dense: the whole larger image, averaged over positions (default: 1)")
@@ -89,16 +90,16 @@ def load(arguments):
     bare = [name for name in ("weights", "pretrained", "classes", "labels", "mean", "std") if getattr(arguments, name)]
     is_export = os.path.exists(model + ".json") or os.path.isfile(model) or os.path.isdir(model) and any(
         name.endswith("-symbol.json") for name in os.listdir(model))
-    if is_export and not set(bare) & {"weights", "pretrained"}:
+    from gluonzoo.sources import is_checkpoint, is_compact, open_network
+
+    if is_export and not is_compact(model) and not set(bare) & {"weights", "pretrained"}:
         if bare:
             raise UserError(f"--{bare[0]} goes with a registered network's name; {model} is an export and has its own")
         if arguments.features:
             raise UserError(f"--features: {model} is an export, one graph without the network's named stages; use a checkpoint, "
                             "or a registered network's name with --weights")
         return Predictor(model)
-    from gluonzoo.sources import is_checkpoint, open_network
-
-    if not is_checkpoint(model) and model not in registered():
+    if not is_checkpoint(model) and not is_compact(model) and model not in registered():
         if os.sep in model or os.path.exists(model):
             return Predictor(model)  # Its error says what is expected of an export.
         raise unknown(model)

@@ -10,8 +10,9 @@ here only how they are written follows from what is in them. `interop.load_weigh
 
 (The compression of gradients between workers is another matter: `gluonzoo.training.compression`.)
 """
-from .files import Report, Row, load, save
+from .files import Report, Row, load, measure, save
 from .networks import binary_weights, facts_of, one_shot, open_compact
 from .sharing import INITS, Shared, share
 
-__all__ = ["save", "load", "Report", "Row", "open_compact", "facts_of", "one_shot", "binary_weights", "share", "Shared", "INITS"]
+__all__ = ["save", "load", "measure", "Report", "Row", "open_compact", "facts_of", "one_shot", "binary_weights", "share",
+           "Shared", "INITS"]

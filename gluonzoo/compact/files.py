@@ -17,7 +17,7 @@ from .. import arrays as plain_files
 from ..errors import UserError
 from .encoding import TYPES, decode, described, encode, entropy
 
-__all__ = ["Report", "Row", "save", "load", "read_facts", "recognise"]
+__all__ = ["Report", "Row", "measure", "save", "load", "read_facts", "recognise"]
 
 MAGIC, FORMAT, VERSION = b"GZCOMPCT", "gluonzoo-compact", 1
 
@@ -63,6 +63,34 @@ def _row(name, array, entry, streams):
                sum(len(raw) for _, raw, _ in streams), bits_each)
 
 
+def _image(arrays, facts, where):
+    """(the file's head, its streams, `Row`s) of arrays in native order."""
+    entries, streams, rows = [], [], []
+    for name, array in arrays.items():
+        try:
+            entry, mine = encode(array)
+        except TypeError as error:
+            raise UserError(f"{where}{name}: {error}") from None
+        rows.append(_row(name, array, entry, mine))
+        entries.append({"name": name, **entry, "streams": [[coding, len(raw), size] for coding, raw, size in mine]})
+        streams += [raw for _, raw, _ in mine]
+    body = b"".join(streams)
+    header = json.dumps({"format": FORMAT, "version": VERSION, "facts": facts or {}, "arrays": entries,
+                         "sha256": hashlib.sha256(body).hexdigest(), "digest": plain_files.digest(arrays)},
+                        separators=(",", ":")).encode()
+    return MAGIC + len(header).to_bytes(8, "little") + hashlib.sha256(header).digest() + header, body, tuple(rows)
+
+
+def _native(arrays):
+    return {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
+
+
+def measure(arrays, facts=None):
+    """What `save` would write: a `Report` whose path is None. Raises: as `save`."""
+    head, body, rows = _image(_native(arrays), facts, "")
+    return Report(None, rows, sum(row.before for row in rows), len(head) + len(body))
+
+
 def save(path, arrays, facts=None):
     """Write named arrays as small as their content allows.
 
@@ -71,33 +99,20 @@ def save(path, arrays, facts=None):
     Raises: UserError for an array of another type; OSError when the disk refuses or what is read back differs; whatever had the
         name before is still there then.
     """
-    path = os.fspath(path)
-    entries, streams, rows = [], [], []
-    arrays = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
-    for name, array in arrays.items():
-        try:
-            entry, mine = encode(array)
-        except TypeError as error:
-            raise UserError(f"{path}: {name}: {error}") from None
-        rows.append(_row(name, array, entry, mine))
-        entries.append({"name": name, **entry, "streams": [[coding, len(raw), size] for coding, raw, size in mine]})
-        streams += [raw for _, raw, _ in mine]
-    body = b"".join(streams)
-    header = json.dumps({"format": FORMAT, "version": VERSION, "facts": facts or {}, "arrays": entries,
-                         "sha256": hashlib.sha256(body).hexdigest(), "digest": plain_files.digest(arrays)},
-                        separators=(",", ":")).encode()
+    path, arrays = os.fspath(path), _native(arrays)
+    head, body, rows = _image(arrays, facts, f"{path}: ")
     from ..interop.files import check_same, write_beside
 
     def put(beside):
         with open(beside, "wb") as file:
-            file.write(MAGIC + len(header).to_bytes(8, "little") + hashlib.sha256(header).digest() + header + body)
+            file.write(head + body)
         found = load(beside)[0]
         if list(found) != list(arrays):
             raise OSError(f"{path}: the names read back differ from those written")
         check_same(path, arrays, found)
 
     write_beside(path, put)
-    return Report(path, tuple(rows), sum(row.before for row in rows), os.path.getsize(path))
+    return Report(path, rows, sum(row.before for row in rows), os.path.getsize(path))
 
 
 def recognise(head):

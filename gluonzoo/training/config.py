@@ -41,7 +41,8 @@ class TrainConfig:
     devices: int = _option(1, "number of CPU devices (mx.cpu(0), mx.cpu(1), ...) that share a worker's batch", low=1)
     gpus: Optional[str] = _option(None, "GPU numbers, for example 0,1; not set: CPU", metavar="LIST")
     output: str = _option("", "folder of the run: checkpoints, logs, curve (default: runs/MODEL-DATASET)", metavar="DIR")
-    weights: Optional[str] = _option(None, "start from these parameters (a file)", metavar="FILE")
+    weights: Optional[str] = _option(None, "start from these parameters: a file, a checkpoint or a run's folder",
+                                     metavar="PATH")
     reset_classes: Optional[int] = _option(None, "with --weights: load all but the last layer, which is made anew for this "
                                            "number of classes, the data set's", kind=int, low=1, metavar="N")
     freeze: Optional[str] = _option(None, "layers that stay as they are: beginnings of structural names, for example "

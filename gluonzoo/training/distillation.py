@@ -45,6 +45,7 @@ class Teacher:
             parameter.grad_req = "null"
         net.hybridize(static_alloc=True)
         self.net, self._size = net, None if input_shape is None else tuple(input_shape[1:])
+        self._digest = None
         self._scale = self._shift = None
         if mean is not None and image_mean is not None:
             mean, std, image_mean, image_std = (np.atleast_1d(np.asarray(value, np.float64))
@@ -54,8 +55,9 @@ class Teacher:
                 self._scale, self._shift = (value.astype(np.float32).reshape((1, -1, 1, 1)) for value in (scale, shift))
 
     def digest(self):
-        """SHA-256 of its parameters."""
-        return arrays.digest(get_parameters(self.net))
+        """SHA-256 of its parameters, taken when it is first asked for."""
+        self._digest = self._digest or arrays.digest(get_parameters(self.net))
+        return self._digest
 
     def __call__(self, images):
         """Logits (N, K) of images (N, C, H, W), as the student sees them; nothing is recorded."""
@@ -102,13 +104,12 @@ def open_teacher(config, train_set, transform, contexts):
     """
     from .. import registry
     from ..compact import open_compact
-    from ..compact.files import recognise
     from ..interop import load_weights
-    from ..sources import is_checkpoint
+    from ..sources import is_checkpoint, is_compact
     from . import checkpoint
 
     source, facts = config.teacher, {}
-    if is_checkpoint(source) or _begins(source, recognise):
+    if is_checkpoint(source) or is_compact(source):
         if config.teacher_weights is not None:
             raise UserError(f"--teacher-weights goes with a registered network's name; {source} has its own weights")
         if is_checkpoint(source):
@@ -142,11 +143,3 @@ def open_teacher(config, train_set, transform, contexts):
 def _size_of(net, size):
     """The size that a network without a checkpoint is shown: its own where it takes only that, else the images'."""
     return net.min_size if net.fixed_size else [max(least, here) for least, here in zip(net.min_size, size)]
-
-
-def _begins(path, recognise):
-    try:
-        with open(path, "rb") as file:
-            return recognise(file.read(8))
-    except OSError:
-        return False

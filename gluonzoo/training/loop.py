@@ -223,6 +223,8 @@ def fit(run):
     """
     position, config = run.position, run.config
     dataset, transform = run.train_set
+    if run.trainer.constraint is None:
+        run.constrain()
     try:
         run.open_sample_log()
         run.log.begin_board(run)

@@ -104,3 +104,27 @@ def test_binary_weights_take_a_bit(in_process, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     kept = in_process("tools/compress.py", tmp_path / "run", "-o", "r.compact", "--json", "--real-weights")
     assert json.loads(kept.stdout)["changed"] == []
+
+
+def test_compact_files_are_networks_for_the_other_programs(in_process, trained, tmp_path):
+    assert in_process("tools/compress.py", trained, "-o", "net.compact").returncode == 0
+    result = in_process("tools/export.py", "--checkpoint", "net.compact", "--output", "export/net")
+    assert result.returncode == 0, result.stderr
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.random.RandomState(0).randint(0, 255, (32, 32), dtype=np.uint8)).save(str(tmp_path / "a.png"))
+    found = []
+    for model in ("net.compact", "export/net", trained):
+        answer = in_process("tools/predict.py", "a.png", "--model", model)
+        assert answer.returncode == 0, answer.stderr
+        found.append(answer.stdout)
+    assert found[0] == found[2] and found[0].split()[1] == found[1].split()[1]
+
+
+def test_without_an_output_the_layers_are_shown_and_nothing_is_written(in_process, trained, tmp_path):
+    result = in_process("tools/compress.py", trained, "--prune", "0.9")
+    assert result.returncode == 0 and "90.0" in result.stdout and "would have" in result.stdout, result.stderr
+    assert list(tmp_path.iterdir()) == []
+    shown = in_process("tools/compress.py", trained, "--json")
+    written = in_process("tools/compress.py", trained, "--json", "-o", "x.compact")
+    first, second = json.loads(shown.stdout), json.loads(written.stdout)
+    assert first["arrays"] == second["arrays"] and first["bytes_after"] == second["bytes_after"]

@@ -1,4 +1,4 @@
-"""Pruning, weight sharing and distillation on several workers, against one with the whole batch. Reports digests and differences."""
+"""Pruning, weight sharing and distillation on several workers, against one with the whole batch. Reports what was found."""
 import os
 import sys
 import tempfile
@@ -6,6 +6,7 @@ import tempfile
 import gluonzoo.distributed
 from common import digest, report
 from gluonzoo import training
+from gluonzoo.interop import save_weights
 from gluonzoo.layers import weight_names
 
 import mxnet as mx
@@ -49,7 +50,7 @@ with small_networks(), tempfile.TemporaryDirectory() as folder:
     # A teacher that every worker makes for itself, the same.
     teacher = train({"epochs": 1}, "device", 60)
     path = os.path.join(folder, "teacher.params")
-    gluonzoo.interop.save_weights(teacher.net, path)
+    save_weights(teacher.net, path)
     WAYS["taught"] = ({"teacher": "small_dense", "teacher_weights": path, "temperature": 3.0}, True)
     for name, (more, same) in WAYS.items():
         together = train(more, "dist_sync", 30)
