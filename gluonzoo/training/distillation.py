@@ -34,22 +34,26 @@ class Teacher:
 
     Args:
         net: initialised, on all devices on which images come.
-        input_shape: (C, H, W) that it was trained with; images of another size are resized.
+        input_shape: (C, H, W) that it was trained with; None: that of the images. Images of another size are resized, so that
+            what they show is as large as it knows it, and then cut or set on black.
         mean, std: of its images' pixels, and image_mean, image_std: those by which the student's images were normalised; where
-        they
-            differ images are normalised anew. None: the same.
+            they differ images are normalised anew. None: the same.
+        shown: two sizes (height, width): of the picture in the student's input, and in the teacher's (`data.Transform.shown`);
+            None: it fills both.
     """
 
-    def __init__(self, net, input_shape=None, mean=None, std=None, image_mean=None, image_std=None):
+    def __init__(self, net, input_shape=None, mean=None, std=None, image_mean=None, image_std=None, shown=None):
         for parameter in net.collect_params().values():
             parameter.grad_req = "null"
         net.hybridize(static_alloc=True)
         self.net, self._size = net, None if input_shape is None else tuple(input_shape[1:])
-        self._digest = None
-        self._scale = self._shift = None
+        self._digest, self._shown = None, shown
+        self._scale = self._shift = self._black = None
+        if image_mean is not None:
+            image_mean, image_std = (np.atleast_1d(np.asarray(value, np.float64)) for value in (image_mean, image_std))
+            self._black = (-image_mean / image_std).astype(np.float32).reshape((1, -1, 1, 1))
         if mean is not None and image_mean is not None:
-            mean, std, image_mean, image_std = (np.atleast_1d(np.asarray(value, np.float64))
-                                                for value in (mean, std, image_mean, image_std))
+            mean, std = (np.atleast_1d(np.asarray(value, np.float64)) for value in (mean, std))
             scale, shift = image_std / std, (image_mean - mean) / std
             if not (np.allclose(scale, 1) and np.allclose(shift, 0)):
                 self._scale, self._shift = (value.astype(np.float32).reshape((1, -1, 1, 1)) for value in (scale, shift))
@@ -62,13 +66,35 @@ class Teacher:
     def __call__(self, images):
         """Logits (N, K) of images (N, C, H, W), as the student sees them; nothing is recorded."""
         with mx.autograd.pause(train_mode=False):
-            if self._scale is not None:
-                scale, shift = (mx.nd.array(value, ctx=images.context) for value in (self._scale, self._shift))
-                images = mx.nd.broadcast_add(mx.nd.broadcast_mul(images, scale), shift)
-            if self._size is not None and images.shape[2:] != self._size:
-                images = mx.nd.contrib.BilinearResize2D(images, height=self._size[0], width=self._size[1])
-            outputs = self.net(images)
+            outputs = self.net(self.view(images))
             return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+    def view(self, images):
+        """The images as the teacher knows them: of its size, normalised its way."""
+        if self._size is not None and images.shape[2:] != self._size:
+            images = self._fitted(images)
+        if self._scale is None:
+            return images
+        scale, shift = (mx.nd.array(value, ctx=images.context) for value in (self._scale, self._shift))
+        return mx.nd.broadcast_add(mx.nd.broadcast_mul(images, scale), shift)
+
+    def _fitted(self, images):
+        size = images.shape[2:]
+        mine, theirs = self._shown or (size, self._size)
+        wanted = [round(length * new / old) for length, old, new in zip(size, mine, theirs)]
+        if tuple(wanted) != tuple(size):
+            images = mx.nd.contrib.BilinearResize2D(images, height=wanted[0], width=wanted[1])
+        cut = [(here - length) // 2 if here > length else 0 for here, length in zip(wanted, self._size)]
+        rows, columns = (slice(start, start + min(here, length)) for start, here, length in zip(cut, wanted, self._size))
+        images = images[:, :, rows, columns]
+        before = [(length - here) // 2 for length, here in zip(self._size, images.shape[2:])]
+        after = [length - here - start for length, here, start in zip(self._size, images.shape[2:], before)]
+        if not any(before + after):
+            return images
+        black = mx.nd.array(np.zeros((1, 1, 1, 1), np.float32) if self._black is None else self._black, ctx=images.context)
+        images = mx.nd.pad(mx.nd.broadcast_sub(images, black), mode="constant", constant_value=0,
+                           pad_width=(0, 0, 0, 0, before[0], after[0], before[1], after[1]))
+        return mx.nd.broadcast_add(images, black)
 
 
 class Distillation(Classification):
@@ -104,6 +130,7 @@ def open_teacher(config, train_set, transform, contexts):
     """
     from .. import registry
     from ..compact import open_compact
+    from ..data import Transform
     from ..interop import load_weights
     from ..sources import is_checkpoint, is_compact
     from . import checkpoint
@@ -137,7 +164,11 @@ def open_teacher(config, train_set, transform, contexts):
     if net.in_channels != transform.input_shape[0]:
         raise UserError(f"--teacher {source} takes {net.in_channels} channels; the images have {transform.input_shape[0]}")
     shape = facts.get("input_shape") or (transform.input_shape[0], *_size_of(net, transform.input_shape[1:]))
-    return Teacher(net, shape, facts.get("mean"), facts.get("std"), transform.mean, transform.std)
+    shown = None
+    if train_set.image_shape:
+        own = Transform(shape, transform.mean, transform.std)
+        shown = [which.shown(*train_set.image_shape[1:]) for which in (transform, own)]
+    return Teacher(net, shape, facts.get("mean"), facts.get("std"), transform.mean, transform.std, shown)
 
 
 def _size_of(net, size):

@@ -1,4 +1,5 @@
 """Distillation: the loss and its gradient by NumPy, what the teacher sees, and whole runs."""
+from gluonzoo.data import Transform
 from gluonzoo.errors import UserError
 from gluonzoo.training import checkpoint, prepare
 from gluonzoo.training.distillation import Distillation, Teacher, distillation_loss
@@ -104,6 +105,23 @@ def test_images_are_made_what_the_teacher_knows():
     np.testing.assert_allclose(found[[0, 0, 3, 3], [0, 3, 0, 3]], (pixels.ravel() - 0.1) / 0.5, rtol=1e-5, atol=1e-6)
     same = Teacher(net, (1, 2, 2), (0.5,), (0.25,), (0.5,), (0.25,))
     np.testing.assert_array_equal(same(mx.nd.array(pixels)).asnumpy(), pixels.reshape((1, 4)))
+
+
+@pytest.mark.parametrize("size, other, exact", [(32, 28, True), (28, 32, True), (28, 28, True), (40, 33, False),
+                                                (20, 32, False)])
+def test_a_teacher_of_another_size_sees_what_it_was_trained_on(size, other, exact):
+    """28x28 images are padded to 32x32, not resized; the teacher's view of them is what its own Transform makes."""
+    images = np.random.RandomState(0).randint(0, 256, (3, 28, 28, 1), dtype=np.uint8)
+    images = np.repeat(np.repeat(images[:, :7, :7], 4, axis=1), 4, axis=2)  # Smooth, for those that are resized.
+    student, own = (Transform((1, side, side), (0.3,), (0.4,)) for side in (size, other))
+    shown = [one.shown(28, 28) for one in (student, own)]
+    teacher = Teacher(gluon.nn.Flatten(), (1, other, other), None, None, (0.3,), (0.4,), shown)
+    found, expected = teacher.view(mx.nd.array(student(images))).asnumpy(), own(images)
+    assert found.shape == expected.shape
+    if exact:
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    else:
+        assert np.abs(found - expected).mean() < 0.2 * np.abs(expected - expected.mean()).mean()
 
 
 @pytest.mark.parametrize("more", [{}, {"devices": 2, "ema": 0.9, "label_smoothing": 0.1, "augment": "mixup:0.2"},
