@@ -5,13 +5,23 @@ import os
 from .errors import UserError
 from .export.metadata import Metadata
 
-__all__ = ["open_network", "open_predictor", "read_labels", "is_checkpoint", "is_export"]
+__all__ = ["open_network", "open_predictor", "read_labels", "is_checkpoint", "is_compact", "is_export"]
 
 
 def is_checkpoint(path):
     """Whether a path is a checkpoint or a run's folder (exports and everything else are not)."""
     return os.path.isdir(path) and (os.path.isdir(os.path.join(path, "checkpoints"))
                                     or os.path.isfile(os.path.join(path, "manifest.json")))
+
+
+def is_compact(path):
+    """Whether a path is a compact file (`gluonzoo.compact`)."""
+    from .compact.files import recognise
+    try:
+        with open(path, "rb") as file:
+            return recognise(file.read(8))
+    except OSError:
+        return False
 
 
 def read_labels(path):
@@ -39,7 +49,7 @@ def open_network(model, weights=None, pretrained=False, classes=None, mean=None,
     """A network ready to run, and the Metadata of its images.
 
     Args:
-        model: a registered network's name, a checkpoint, or a run's folder (its newest sound checkpoint).
+        model: a registered network's name, a checkpoint, a run's folder (its newest sound checkpoint), or a compact file.
         weights: a file of parameters for a registered network; pretrained: load them by name instead.
         classes: number of classes of a registered network, if not its own.
         mean, std: of pixels in [0, 1]; by default the checkpoint's, or ImageNet's for a network with 3 channels and 1000
@@ -53,11 +63,11 @@ def open_network(model, weights=None, pretrained=False, classes=None, mean=None,
     names = read_labels(labels) if labels else None
     if (mean is None) != (std is None):
         raise UserError(f"--{'mean' if std is None else 'std'} was given alone; expected both --mean and --std, or neither")
-    if is_checkpoint(model):
+    if is_checkpoint(model) or is_compact(model):
         given = [flag for flag, value in (("--weights", weights), ("--pretrained", pretrained), ("--classes", classes)) if value]
         if given:
             raise UserError(f"{given[0]} goes with a registered network's name; {model} is a checkpoint and has its own")
-        net, known = _from_checkpoint(model, tell)
+        net, known = _from_checkpoint(model, tell) if is_checkpoint(model) else _from_compact(model)
     else:
         net, known = _from_registry(model, weights, pretrained, classes)
         if mean is None:
@@ -87,11 +97,11 @@ def open_predictor(model, weights=None, pretrained=False, classes=None, mean=Non
 
     bare = [name for name, value in (("weights", weights), ("pretrained", pretrained), ("classes", classes), ("labels", labels),
                                      ("mean", mean), ("std", std)) if value]
-    if is_export(model) and not set(bare) & {"weights", "pretrained"}:
+    if is_export(model) and not is_compact(model) and not set(bare) & {"weights", "pretrained"}:
         if bare:
             raise UserError(f"--{bare[0]} goes with a registered network's name; {model} is an export and has its own")
         return Predictor(model)
-    if not is_checkpoint(model) and model not in _registered():
+    if not is_checkpoint(model) and not is_compact(model) and model not in _registered():
         if os.sep in model or os.path.exists(model):
             return Predictor(model)  # Its error says what is expected of an export.
         raise _unknown(model)
@@ -128,6 +138,14 @@ def _from_checkpoint(path, tell):
     known = {name: saved.config[name] for name in ("input_shape", "classes", "mean", "std", "dataset")
              if saved.config.get(name) is not None}
     return saved.net(), dict(known, model=saved.model)
+
+
+def _from_compact(path):
+    from .compact import open_compact
+
+    net, facts = open_compact(path)
+    known = {name: facts[name] for name in ("input_shape", "classes", "mean", "std", "dataset") if facts.get(name) is not None}
+    return net, dict(known, model=facts["model"])
 
 
 def _from_registry(name, weights, pretrained, classes):

@@ -42,7 +42,7 @@ def test_every_flag_in_the_readme_is_known(readme, run_program):
     known = "".join(run_program(*program.split(), "--help").stdout for program in (
         "tools/train.py", "launch/launch.py", "launch/launch.py check", "tools/export.py", "tools/predict.py",
         "tools/summarize.py", "tools/benchmark.py", "tools/convert.py", "tools/visualize.py", "tools/evaluate.py",
-        "tools/report.py", "tools/pack.py"))
+        "tools/report.py", "tools/pack.py", "tools/compress.py"))
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme)) - {"--no-deps"}:
         assert flag in known, flag
 

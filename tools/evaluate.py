@@ -79,6 +79,12 @@ def load(path, arguments):
                                      arguments.std, tell=lambda line: print(line, file=sys.stderr))
         net.hybridize(static_alloc=True)
         return net, {name: getattr(metadata, name) for name in ("dataset", "classes", "mean", "std", "input_shape")}
+    from gluonzoo.sources import is_compact
+    if is_compact(path):
+        from gluonzoo.compact import open_compact
+        net, facts = open_compact(path)
+        net.hybridize(static_alloc=True)
+        return net, facts
     names = os.listdir(path) if os.path.isdir(path) else ()
     if "checkpoints" in names or "manifest.json" in names or os.path.isdir(path) and not any(
             name.endswith("-symbol.json") for name in names):

@@ -19,7 +19,8 @@ MOST_IMAGES = 500
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", metavar="PATH", help="a checkpoint, or a run's folder (its newest sound one)")
+    source.add_argument("--checkpoint", metavar="PATH", help="a checkpoint, a run's folder (its newest sound one), or a "
+                        "compact file of tools/compress.py")
     source.add_argument("--model", metavar="NAME", help="a registered network, with --weights or fresh random ones")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--output", metavar="PREFIX", help="where to write: FOLDER/NAME")
@@ -86,8 +87,14 @@ def check(parser, arguments):
 
 def from_checkpoint(path, raw=False):
     """(network, input shape, metadata) of a checkpoint."""
+    from gluonzoo.compact import open_compact
+    from gluonzoo.sources import is_compact
     from gluonzoo.training import checkpoint
 
+    if is_compact(path):
+        net, config = open_compact(path)
+        return net, config.get("input_shape"), {name: config[name] for name in ("classes", "mean", "std", "dataset")
+                                                if config.get(name) is not None}
     saved = checkpoint.load(path, tell=print)
     config = saved.config
     metadata = {name: config[name] for name in ("classes", "mean", "std", "dataset") if config.get(name) is not None}

@@ -19,7 +19,8 @@ def parse_arguments():
                         "(.npy, uint8, height x width [x channels]), folders of these, or quoted patterns such as "
                         "'photos/*.jpg'")
     parser.add_argument("--model", required=True, metavar="NET|EXPORT", help="an export: DIR/NAME, one of its three files, or "
-                        "the folder that holds it; a checkpoint or a run's folder; or a registered network's name")
+                        "the folder that holds it; a checkpoint, a run's folder or a compact file; or a registered "
+                        "network's name")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default: 5)")
     parser.add_argument("--crops", choices=("1", "10", "dense"), default="1", help="1: the centre; 10: four corners and the "
                         "centre, mirrored too, averaged; dense: the whole larger image, averaged over positions (default: 1)")

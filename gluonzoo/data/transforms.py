@@ -209,6 +209,10 @@ class Transform:
             return round(height * TINY_SHARE), round(width * TINY_SHARE)
         return None
 
+    def shown(self, rows, columns):
+        """The size (height, width) in pixels that an image of an array has in the input, centred on black where smaller."""
+        return self._inner(rows, columns) or self.input_shape[1:]
+
     def _fit_array(self, images, margin):
         """(N, h, w, c) -> (N, H + 2 margin, W + 2 margin, c), the whole image shown."""
         height, width = self.input_shape[1:]

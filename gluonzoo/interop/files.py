@@ -46,6 +46,10 @@ def _is_onnx(head, size):
     return head[:1] == b"\x08" and 1 <= head[1] <= 32 and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a")
 
 
+def _is_compact(head, size):
+    return head[:8] == b"GZCOMPCT"
+
+
 def _is_caffe(head, size):
     # A protobuf message has no magic: it begins with a network's name, an old layer or a layer.
     return head[:1] in (b"\x0a", b"\x12") or head[:2] == b"\xa2\x06"
@@ -55,13 +59,14 @@ def _is_caffe(head, size):
 FORMATS = (
     Format("params", _is_params, "params_files"),
     Format("torch", _is_torch, "torch_files"),
+    Format("compact", _is_compact, "compact_files"),
     Format("safetensors", _is_safetensors, "safetensors_files"),
     Format("onnx", _is_onnx, "onnx"),
     Format("caffe", _is_caffe, "caffe_format"),
 )
 
 #: Ending of a file's name -> module with `write(path, {name: array})`.
-WRITERS = {".params": "params_files", ".safetensors": "safetensors_files",
+WRITERS = {".params": "params_files", ".compact": "compact_files", ".safetensors": "safetensors_files",
            ".pth": "torch_files", ".pt": "torch_files", ".th": "torch_files"}
 
 

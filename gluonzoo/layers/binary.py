@@ -82,4 +82,5 @@ class BinaryConv2D(BinaryWeightConv2D):
         scale = F.Pooling(F.mean(F.abs(x), axis=1, keepdims=True), kernel=options["kernel"], stride=options["stride"],
                           pad=options["pad"], pool_type="avg", count_include_pad=True)
         y = F.broadcast_mul(y, scale)
-        return y if bias is None else F.broadcast_add(y, F.reshape(bias, shape=(1, -1, 1, 1)))
+        y = y if bias is None else F.broadcast_add(y, F.reshape(bias, shape=(1, -1, 1, 1)))
+        return y if self.act is None else self.act(y)

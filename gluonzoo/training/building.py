@@ -1,14 +1,16 @@
 """From a configuration to the network it trains: the builder's arguments, and what is changed on the built network."""
 import inspect
+import os
 
+import numpy as np
 from mxnet.gluon import nn
 
 from .. import registry
 from ..errors import UserError
-from ..layers import stochastic_depth
+from ..layers import binary_convolutions, stochastic_depth
 from .finetune import load_all_but_output
 
-__all__ = ["model_arguments", "build_network", "check_reset", "load_start"]
+__all__ = ["model_arguments", "build_network", "inference_network", "check_reset", "load_start"]
 
 
 def _takes(model, argument):
@@ -56,8 +58,23 @@ def build_network(config, arguments):
             raise UserError(f"--dropout {config.dropout}: {config.model} has no dropout layer")
         for layer in layers:
             layer._rate = config.dropout
-    if config.stochastic_depth:
-        stochastic_depth(net, config.stochastic_depth)
+    _change(net, config.as_dict())
+    return net
+
+
+def _change(net, settings):
+    """Change a built network's layers as settings, a dict of `TrainConfig`'s fields, ask for."""
+    if settings.get("stochastic_depth"):
+        stochastic_depth(net, settings["stochastic_depth"])
+    if settings.get("binary", "none") != "none":
+        binary_convolutions(net, settings["binary"], settings.get("binary_skip", "first,last"))
+
+
+def inference_network(settings):
+    """The network of a checkpoint's settings (a dict), without auxiliary heads, not initialised."""
+    arguments = {name: value for name, value in settings.get("model_arguments", {}).items() if name != "aux"}
+    net = registry.get_model(settings["model"], **arguments)
+    _change(net, settings)
     return net
 
 
@@ -73,9 +90,13 @@ def check_reset(config, train_set):
 
 
 def load_start(net, config):
-    """Load --weights, all of them or all but the last layer."""
+    """Load --weights, a file or a checkpoint: all of them or all but the last layer."""
     from ..interop import WeightsError, load_weights
+    from ..sources import is_checkpoint
 
+    if is_checkpoint(config.weights):
+        _load_checkpoint(net, config)
+        return
     if config.reset_classes is not None:
         load_all_but_output(net, config.weights)
         return
@@ -88,3 +109,20 @@ def load_start(net, config):
             raise error from None
         raise UserError(f"{config.weights}: its last layer is not for the {net.classes} classes of {config.dataset}; all else "
                         f"fits: with --reset-classes {net.classes} that layer is made anew") from None
+
+
+def _load_checkpoint(net, config):
+    """Take over the weights of a checkpoint or a run's newest one: their moving average, where it has that."""
+    from . import checkpoint
+    from .weights import get_parameters, set_parameters
+
+    saved = checkpoint.load(config.weights)
+    if config.reset_classes is not None:
+        load_all_but_output(net, os.path.join(saved.path, "ema.params" if saved.has("ema.params") else "parameters.params"))
+        return
+    values = get_parameters(saved.net())
+    heads = tuple(f"{name}." for name in net.auxiliary)
+    fresh = {name: value for name, value in get_parameters(net).items() if heads and name.startswith(heads)}
+    set_parameters(net, {name: value.astype(np.dtype(net._collect_params_with_prefix()[name].dtype))
+                         if name in net._collect_params_with_prefix() else value for name, value in {**fresh, **values}.items()},
+                   saved.path)

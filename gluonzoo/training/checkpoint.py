@@ -5,6 +5,7 @@ Layout of ``checkpoints/step-0000001234/``:
 - parameters.params: the network by structural names, running statistics averaged over devices and workers,
 - optimizer.params: `Trainer.state_dict`, or server-N.params written by the servers of a dist_async job,
 - ema.params: the moving average of the parameters, by the same names, where the run keeps one,
+- constraint.params: masks of pruned weights, or clusters of shared ones, where the run has them,
 - workers.params: every worker's and device's own running statistics, when there is more than one,
 - state.json: update, epoch, position in the epoch, numbers that the order of samples and the random state follow from,
 - config.json: the run's configuration and how to build the network,
@@ -62,11 +63,12 @@ def _sync_folder(path):
         os.close(handle)
 
 
-def save(folder, *, parameters, optimizer, state, config, workers=None, write_more=None, keep=3, best=None, ema=None):
+def save(folder, *, parameters, optimizer, state, config, workers=None, write_more=None, keep=3, best=None, ema=None,
+         constraint=None):
     """Write one checkpoint under folder (a run's ``checkpoints``) and remove those past keep.
 
     Args:
-        parameters, optimizer, workers, ema: {name: NumPy array}; all but parameters may be None.
+        parameters, optimizer, workers, ema, constraint: {name: NumPy array}; all but parameters may be None.
         state: dict with at least "step"; config: dict with "model".
         write_more: called with the unfinished directory, to let others (servers) write their files into it.
         keep: number of newest checkpoints kept. best: name of one that is kept too.
@@ -85,7 +87,8 @@ def save(folder, *, parameters, optimizer, state, config, workers=None, write_mo
     try:
         os.mkdir(temporary)
         arrays.save(os.path.join(temporary, "parameters.params"), parameters)
-        for file, values in (("optimizer.params", optimizer), ("workers.params", workers), ("ema.params", ema)):
+        for file, values in (("optimizer.params", optimizer), ("workers.params", workers), ("ema.params", ema),
+                             ("constraint.params", constraint)):
             if values:
                 arrays.save(os.path.join(temporary, file), values)
         if write_more is not None:
@@ -214,14 +217,11 @@ class Checkpoint:
         Args: raw: the weights as they were trained, also where the checkpoint holds their moving average (ema.params), which
             is taken by default.
         """
-        from ..layers import stochastic_depth
         from ..registry import get_model
+        from .building import inference_network
         from .weights import set_parameters
 
-        arguments = {name: value for name, value in self.config.get("model_arguments", {}).items() if name != "aux"}
-        net = get_model(self.model, **arguments)
-        if self.config.get("stochastic_depth"):
-            stochastic_depth(net, self.config["stochastic_depth"])
+        net = inference_network(self.config)
         net.initialize(ctx=ctx)
         file = "ema.params" if self.has("ema.params") and not raw else "parameters.params"
         values = self.arrays(file)

@@ -6,9 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from ..compact.sharing import INITS
 from ..data import augment
 from ..distributed.kvstore import KINDS
 from ..errors import UserError
+from ..layers.binary_network import BINARY
+from . import pruning
 from .compression import COMPRESSIONS, DEFAULT_THRESHOLD
 from .schedule import SCHEDULES
 
@@ -38,7 +41,8 @@ class TrainConfig:
     devices: int = _option(1, "number of CPU devices (mx.cpu(0), mx.cpu(1), ...) that share a worker's batch", low=1)
     gpus: Optional[str] = _option(None, "GPU numbers, for example 0,1; not set: CPU", metavar="LIST")
     output: str = _option("", "folder of the run: checkpoints, logs, curve (default: runs/MODEL-DATASET)", metavar="DIR")
-    weights: Optional[str] = _option(None, "start from these parameters (a file)", metavar="FILE")
+    weights: Optional[str] = _option(None, "start from these parameters: a file, a checkpoint or a run's folder",
+                                     metavar="PATH")
     reset_classes: Optional[int] = _option(None, "with --weights: load all but the last layer, which is made anew for this "
                                            "number of classes, the data set's", kind=int, low=1, metavar="N")
     freeze: Optional[str] = _option(None, "layers that stay as they are: beginnings of structural names, for example "
@@ -93,6 +97,36 @@ class TrainConfig:
                                       "it in proportion to their depth (Huang et al., 2016: 0.5)", low=0.0, high=0.99)
     ema: float = _option(0.0, "decay of a moving average of the weights, 0.999 for example; it is validated and exported in "
                          "place of the weights; 0: none", low=0.0, high=0.999999)
+    prune: float = _option(0.0, "share of the weights of convolutions and dense layers that are to be zero at the end, the "
+                           "smallest ones; 0: none. With --weights of a trained network this is pruning with retraining", low=0.0,
+                           high=0.9999)
+    prune_schedule: str = _option("gradual", "gradual: more and more, quickly at first (Zhu and Gupta, 2017); iterative: in "
+                                  "--prune-rounds with training between (Han et al., 2015); oneshot: all at --prune-begin",
+                                  choices=pruning.SCHEDULES)
+    prune_begin: float = _option(0.0, "with --prune: when it begins, as a fraction of the run", low=0.0, high=1.0)
+    prune_end: float = _option(0.5, "with --prune: when all is pruned, as a fraction of the run; the rest is retraining", low=0.0,
+                               high=1.0)
+    prune_every: int = _option(100, "with --prune-schedule gradual: updates from pruning to pruning", low=1)
+    prune_rounds: int = _option(5, "with --prune-schedule iterative", low=1)
+    prune_scope: str = _option("layer", "layer: the same share of each layer; global: the smallest of all; std: the smallest of "
+                               "all in units of their layer's standard deviation", choices=pruning.SCOPES)
+    prune_skip: str = _option("", "layers that are not pruned: first, last, or beginnings of structural names, with commas",
+                              metavar="LIST")
+    keep_zeros: bool = _option(False, "weights that are zero at the beginning stay so: to train a pruned network on")
+    share_bits: Optional[int] = _option(None, "share weights: each layer's take 2 to the power of this many values, found by "
+                                        "k-means on --weights, and these are trained (Han et al., 2016)", kind=int, low=1, high=8,
+                                        metavar="BITS")
+    share_init: str = _option("linear", "with --share-bits: where k-means begins", choices=INITS)
+    share_skip: str = _option("", "with --share-bits: layers whose weights are not shared, as in --prune-skip", metavar="LIST")
+    binary: str = _option("none", "binary convolutions (Rastegari et al., 2016); weights: a Binary-Weight-Network; inputs: an "
+                          "XNOR-Network, with a BatchNorm before each; inputs_scaled: with the inputs' scale K", choices=BINARY)
+    binary_skip: str = _option("first,last", "with --binary: layers that stay real, as in --prune-skip", metavar="LIST")
+    teacher: Optional[str] = _option(None, "learn from this network too (Hinton et al., 2015): a checkpoint, a run's folder, a "
+                                     "compact file, or a registered name with --teacher-weights", metavar="PATH|NAME")
+    teacher_weights: Optional[str] = _option(None, "with --teacher NAME: its parameters (a file)", metavar="FILE")
+    temperature: float = _option(4.0, "with --teacher: by which both networks' logits are divided", low=1e-3)
+    distill_weight: float = _option(0.9, "with --teacher: weight of agreeing with it; the labels have the rest", low=0.0,
+                                    high=1.0)
     sync_bn: bool = _option(False, "BatchNorm over the whole global batch, not over each device's part")
     precision: str = _option("float32", "arithmetic of training; bf16: where it was measured to pay on a CPU; fp16: GPUs only, "
                              "with loss scaling", choices=("float32", "bf16", "fp16"))
@@ -141,6 +175,7 @@ class TrainConfig:
             if given and (self.kvstore == "dist_async" or self.local_steps > 1):
                 raise UserError(f"{flag} goes neither with --kvstore dist_async, whose servers make the updates, nor with "
                                 "--local-steps, between which workers differ")
+        self._check_small()
         if self.schedule == "one_cycle" and self.kvstore == "dist_async":
             raise UserError("--schedule one_cycle moves the momentum; --kvstore dist_async has it on the servers, out of reach")
         if self.switch_to is not None and self.switch_lr is None:
@@ -156,6 +191,20 @@ class TrainConfig:
                             "the workers whenever they run, and would run twice")
         if self.accumulate > self.batch_size:
             raise UserError(f"--accumulate {self.accumulate} is more than --batch-size {self.batch_size}")
+
+    def _check_small(self):
+        """Raise UserError where settings that make a network small do not go together."""
+        if (self.prune or self.keep_zeros or self.share_bits) and self.kvstore == "dist_async":
+            raise UserError("--prune, --keep-zeros and --share-bits do not go with --kvstore dist_async, whose servers make the "
+                            "updates and know nothing of weights that stay zero or equal")
+        if self.share_bits and (self.prune or self.keep_zeros):
+            raise UserError("--share-bits with --prune or --keep-zeros: prune in a first run and share in a second, with "
+                            "--weights of the first; zeros stay zeros there by themselves")
+        if self.prune_end < self.prune_begin:
+            raise UserError(f"--prune-end is {self.prune_end} and --prune-begin {self.prune_begin}; expected the end not to be "
+                            "earlier")
+        if self.teacher_weights is not None and self.teacher is None:
+            raise UserError("--teacher-weights goes with --teacher, the network's name")
 
     def as_dict(self):
         """What decides the result as a dict that JSON can hold."""

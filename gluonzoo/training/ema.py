@@ -25,11 +25,12 @@ class WeightAverage:
     device, and so do theirs.
 
     Args: net: initialised; decay: at least 0, below 1; statistics: running statistics (D, L), a row a device, or None.
-    Attributes: updates: so far; statistics: their average, (D, L) float32, or None.
+    Attributes: updates: so far; statistics: their average, (D, L) float32, or None; constraint: a `constraints.Constraint` that
+        holds for the average too, or None.
     """
 
     def __init__(self, net, decay, statistics=None):
-        self.decay, self.updates = decay, 0
+        self.decay, self.updates, self.constraint = decay, 0, None
         self.statistics = None if statistics is None else statistics.astype(np.float32)
         self._weights = {name: parameter.list_data()[0] for name, parameter in net._collect_params_with_prefix().items()
                          if not name.endswith(("running_mean", "running_var"))}
@@ -53,6 +54,8 @@ class WeightAverage:
         for group in self._groups:
             mx.nd.multi_sgd_update(*[array for pair in group for array in pair], out=[average for average, _ in group],
                                    lrs=[-share] * len(group), wds=[-1] * len(group), num_weights=len(group))
+        if self.constraint is not None:
+            self.constraint.on_average(self._averages)
         if statistics is not None:
             self.statistics += np.float32(share) * (statistics - self.statistics)
 

@@ -119,6 +119,7 @@ def train_one_epoch(run, loader):
 
     for batch, images, labels in loader:
         rates.set_for(run, position.step)
+        run.prune()
         results = _step_or_none(run, images, labels)
         if run.ema is not None and not run.trainer.left_out:
             run.ema.update(run.statistics())
@@ -153,7 +154,8 @@ def train_one_epoch(run, loader):
             f"train_{task.metric}": sums[1] / max(sums[2], 1), "lr": rates.rate_of(run, max(position.step - 1, 0)),
             "images_per_second": images_here / max(seconds, 1e-9), "seconds": seconds,
             "data_wait": loader.waited / max(seconds, 1e-9),
-            **({"left_out": position.left_out} if position.left_out else {})}
+            **({"left_out": position.left_out} if position.left_out else {}),
+            **({"sparsity": run.pruner.sparsity()} if run.pruner else {})}
 
 
 def evaluate(net, task, dataset, transform, batch_size, store=None, contexts=None, beat=None):
@@ -223,6 +225,8 @@ def fit(run):
     """
     position, config = run.position, run.config
     dataset, transform = run.train_set
+    if run.trainer.constraint is None:
+        run.constrain()
     try:
         run.open_sample_log()
         run.log.begin_board(run)

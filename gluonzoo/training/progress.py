@@ -121,6 +121,8 @@ class Progress:
                  if name.startswith(("train_", "val_"))]
         if best:
             parts.append("(best so far)")
+        if "sparsity" in record:
+            parts.append(f"pruned {100 * record['sparsity']:.1f} %")
         if "left_out" in record:
             parts.append(f"updates left out {record['left_out']}")
         if record.get("data_wait", 0) >= 0.05:

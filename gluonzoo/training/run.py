@@ -13,9 +13,11 @@ from ..data.augment_color import lighting_for
 from ..distributed import cluster
 from ..distributed import kvstore as kvstores
 from ..errors import UserError
+from ..layers import weight_names
 from . import checkpoint, optimizers, precision, recipes
 from . import config as configs
 from .building import build_network, check_reset, load_start, model_arguments
+from .distillation import Distillation, open_teacher
 from .finetune import freeze
 from .loop import fit
 from .machine import machine_facts
@@ -150,11 +152,12 @@ def settings(explicit, resume=False, tell=print):
     if explicit.get("recipe", saved.config.get("recipe")) != saved.config.get("recipe"):
         raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained by recipe {saved.config.get('recipe')}; "
                                          f"--recipe asks for {explicit['recipe']}")
-    for name in ("freeze", "reset_classes"):
-        if str(explicit.get(name, saved.config.get(name))) != str(saved.config.get(name)):  # Text, from the command line.
+    for name in ("freeze", "reset_classes", "prune_skip", "keep_zeros", "share_bits", "share_skip", "binary", "binary_skip"):
+        before = saved.config.get(name, getattr(configs.TrainConfig, name))
+        if str(explicit.get(name, before)) != str(before):  # Text, from the command line.
             flag = "--" + name.replace("_", "-")
             raise checkpoint.CheckpointError(
-                f"checkpoint {saved.path} was trained with {flag} {saved.config.get(name)}; a run cannot change it to "
+                f"checkpoint {saved.path} was trained with {flag} {before}; a run cannot change it to "
                 f"{explicit[name]}: start a new one with --weights {os.path.join(saved.path, 'parameters.params')}")
     known = {field.name for field in dataclasses.fields(configs.TrainConfig)}
     old = {name: value for name, value in saved.config.items() if name in known and name not in ("output", "data_dir")}
@@ -175,6 +178,24 @@ def _share(net, names, store):
     shared = [parameters[name] for name in names if np.dtype(parameters[name].dtype) in (np.float32, np.float16)]
     first = store.allocate(len(shared))
     store.broadcast({first + index: parameter.list_data() for index, parameter in enumerate(shared)})
+
+
+def _task(config, train_set, transform, contexts, saved):
+    """What is learnt: the labels, and with --teacher what that one says.
+
+    Raises: UserError for a teacher that does not fit, or is not the one that the checkpoint was trained with.
+    """
+    options = {"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight, "half": config.precision == "fp16"}
+    if config.teacher is None:
+        return Classification(**options)
+    teacher = open_teacher(config, train_set, transform, contexts)
+    task = Distillation(teacher, config.temperature, config.distill_weight, **options)
+    before = saved.config.get("teacher_digest") if saved else None
+    if before is not None and before != task.teacher.digest():
+        raise checkpoint.CheckpointError(f"checkpoint {saved.path} was trained with another teacher than {config.teacher} holds "
+                                         f"now: its parameters' SHA-256 was {before[:12]}..., now "
+                                         f"{task.teacher.digest()[:12]}...")
+    return task
 
 
 def prepare(config, saved=None):
@@ -216,6 +237,9 @@ def prepare(config, saved=None):
     elif config.weights is not None:
         load_start(net, config)
     frozen = freeze(net, config.freeze) if config.freeze else ()
+    for skip, wanted in ((config.prune_skip, config.prune or config.keep_zeros), (config.share_skip, config.share_bits)):
+        if wanted:
+            weight_names(net, skip)  # Raises where it names what there is not.
     trainer = Trainer(net, config.optimizer, optimizers.arguments_of(config, config.optimizer, config.lr), store,
                       clip_value=config.clip_value, clip_norm=config.clip_norm, accumulate=parts_of_a_batch(config, store),
                       decay_bias_and_norm=config.decay_bias_and_norm, on_nan=config.on_nan,
@@ -225,7 +249,7 @@ def prepare(config, saved=None):
     if frozen and saved is None and store.is_distributed:
         # The trainer brings the trained ones to rank 0's values; fresh random ones differ between workers too.
         _share(net, frozen, store)
-    task = Classification(config.label_smoothing, config.aux_weight, half=config.precision == "fp16")
+    task = _task(config, train_set, transforms[1], contexts, saved)
     run = Run(net, trainer, task, (train_set, transforms[0]), (valid_set, transforms[1]), config,
               output=config.output, model_arguments=arguments,
               recipe_values=saved.config.get("recipe_values") if saved else recipes.settings_of(config.recipe))
@@ -234,6 +258,8 @@ def prepare(config, saved=None):
                     "processors")
     if saved is not None:
         run.restore(saved)
+    else:
+        run.constrain()
     net.hybridize(static_alloc=True, static_shape=True)
     return run
 

@@ -11,6 +11,7 @@ from .. import data
 from ..errors import TrainingError
 from ..layers import sync_batch_norm
 from . import checkpoint, optimizers
+from .constrained import HoldsConstraint
 from .ema import WeightAverage
 from .log import RunLog
 from .recompute import Recomputed
@@ -68,7 +69,7 @@ def parts_of_a_batch(config, store):
     return -(-share // -(-config.batch_size // config.accumulate))
 
 
-class Run(HoldsStatistics):
+class Run(HoldsStatistics, HoldsConstraint):
     """One training run: a network, its trainer and data, and the position in it.
 
     Args:
@@ -80,7 +81,7 @@ class Run(HoldsStatistics):
         recipe_values: what `config.recipe` set, saved too.
     Attributes: position; stop, a `StopRequest`; stopped, whether `fit` ended early because of it; ema, a `WeightAverage` or
         None; recomputed, the network in segments (`recompute.Recomputed`) or None; switched, whether `config.switch_to` has
-        taken over.
+        taken over; pruner, a `Pruner` or None (`constrain`).
 
     A job that goes on with fewer workers than it was asked for keeps its global batch, batch_size times the number it was
     asked for: each worker then has more samples in an update, which it runs in parts when its trainer accumulates
@@ -100,7 +101,7 @@ class Run(HoldsStatistics):
                                            blocks=getattr(train_set[0], "blocks", None))
         self.stop, self.stopped, self.all_stop = StopRequest(), False, False
         self.agreement = Agreement(self.stop, trainer)
-        self.left_out_in_a_row, self.samples, self.switched = 0, None, False
+        self.left_out_in_a_row, self.samples, self.switched, self.pruner = 0, None, False, None
         self.sync = sync_batch_norm(net, self.store) if config.sync_bn else None
         self.recomputed = Recomputed(net, config.recompute) if config.recompute else None
         self.ema = WeightAverage(net, config.ema, self.statistics()) if config.ema else None
@@ -176,10 +177,12 @@ class Run(HoldsStatistics):
                 optimizer=None if asynchronous else self.trainer.state_dict(),
                 workers=None if rows is None else {"statistics": rows, **average_rows}, ema=average,
                 write_more=self.trainer.save_server_states if asynchronous else None,
+                constraint=self.trainer.constraint.state() if self.trainer.constraint is not None else None,
                 state={**self.position.as_dict(), "seen": seen[:, :3].tolist(), "num_workers": self.store.num_workers,
                        "global_batch": self.batches.global_batch_size, "devices": len(self.contexts),
                        "random": "seed, rank and step decide every draw", "switched": self.switched,
-                       "ema_updates": self.ema.updates if self.ema else 0},
+                       "ema_updates": self.ema.updates if self.ema else 0,
+                       "pruned_to": self.pruner.reached if self.pruner else 0.0},
                 config={**self.config.as_dict(), "model_arguments": self.model_arguments,
                         "recipe_values": self.recipe_values, **self._data_facts()},
                 keep=self.config.keep, best=self._best_checkpoint())
@@ -226,7 +229,8 @@ class Run(HoldsStatistics):
     def _data_facts(self):
         dataset, transform = self.train_set
         lighting = getattr(transform, "own_lighting", None)
-        return {**({"lighting": lighting} if lighting else {}),
+        teacher = getattr(self.task, "teacher", None)
+        return {**({"lighting": lighting} if lighting else {}), **({"teacher_digest": teacher.digest()} if teacher else {}),
                 "classes": list(dataset.classes), "mean": [float(v) for v in dataset.mean],
                 "std": [float(v) for v in dataset.std], "input_shape": [int(v) for v in transform.input_shape]}
 
@@ -276,6 +280,7 @@ class Run(HoldsStatistics):
             self.set_statistics(rows[self.store.rank])
         if self.ema is not None:
             self._restore_average(saved)
+        self.constrain(saved)
         # Each worker's own sums where there are as many workers as before, else all of them on rank 0.
         sums = np.array(state["seen"])
         sums = sums if len(sums) == self.store.num_workers else sums.sum(axis=0, keepdims=True)

@@ -86,7 +86,7 @@ class Trainer(UpdatesOnServers, SavedState):
         self._optimizer = self._make_optimizer(optimizer, dict(optimizer_params or {}))
         self._updaters = [mx.optimizer.get_updater(self._optimizer) for _ in self._contexts]
         self._accumulate, self._calls, self._samples = accumulate, 0, 0
-        self.loss_scaler = loss_scaler
+        self.loss_scaler, self._constraint = loss_scaler, None
         self._skips, self.votes, self.left_out = on_nan == "skip" or loss_scaler is not None, None, False
         if accumulate > 1:
             for parameter in self._parameters:
@@ -174,6 +174,20 @@ class Trainer(UpdatesOnServers, SavedState):
         """Number of `step` calls that make one update."""
         return self._accumulate
 
+    @property
+    def constraint(self):
+        """What the weights must be after every update, a `constraints.Constraint`; None at first.
+
+        Raises: UserError when it is set under dist_async, whose servers make the updates and know nothing of it.
+        """
+        return self._constraint
+
+    @constraint.setter
+    def constraint(self, constraint):
+        if constraint is not None and self.kvstore.is_async:
+            raise UserError("pruned or shared weights need the update on the worker; dist_async updates on the servers")
+        self._constraint = constraint
+
     def set_learning_rate(self, rate):
         """Set the learning rate from the next `step` on, also on the servers of a dist_async job (from rank 0)."""
         self._optimizer.set_learning_rate(rate)
@@ -247,6 +261,8 @@ class Trainer(UpdatesOnServers, SavedState):
         return all(all_finite(group, *key) for key, group in groups.items())
 
     def _step_here(self, samples, vote):
+        if self._constraint is not None:
+            self._constraint.on_gradients()
         unscale = 1.0 / self.loss_scaler.scale if self.loss_scaler else 1.0
         if self._buckets:
             counts = [samples] + [0] * (len(self._contexts) - 1)
@@ -271,6 +287,8 @@ class Trainer(UpdatesOnServers, SavedState):
             self._update(device)
         if self._local:
             self.votes = self._local.after_update(samples, vote)
+        if self._constraint is not None:
+            self._constraint.on_weights()
 
     def _decide(self, arrays):
         """Set left_out by whether the gradients are finite, and have the loss scaler heed it."""
@@ -284,6 +302,8 @@ class Trainer(UpdatesOnServers, SavedState):
         the kind it does nothing."""
         if self._local:
             self._local.average()
+            if self._constraint is not None:
+                self._constraint.on_weights()
         if isinstance(self._exchange, CompressedSum):
             self._exchange.settle()
 

@@ -43,6 +43,8 @@ def test_a_recipe_is_whole(name):
                            "decay_epochs": 2.0, "clip_norm": 2.0, "label_smoothing": 0.1}),
     ("densenet_cifar_2016", {"epochs": 300, "batch_size": 64, "optimizer": "nag", "milestones": (0.5, 0.75)}),
     ("shufflenet", {"lr": 0.5, "wd": 0.00004, "batch_size": 1024, "schedule": "poly"}),
+    ("bwn_2016", {"optimizer": "sgd", "momentum": 0.9, "batch_size": 128, "lr": 0.01, "epochs": 55, "dropout": 0.1}),
+    ("xnornet_2016", {"optimizer": "adam", "batch_size": 800, "lr": 0.001, "epochs": 55}),
     ("darknet", {"epochs": 160, "lr": 0.1, "power": 4.0, "wd": 0.0005})])
 def test_papers_numbers(name, expected):
     found = recipes.get_recipe(name).settings

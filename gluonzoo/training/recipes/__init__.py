@@ -18,7 +18,7 @@ __all__ = ["Recipe", "list_recipes", "get_recipe", "settings_of", "shown", "desc
 
 #: The files; each defines RECIPES.
 _FILES = ("lenet", "alexnet", "zfnet", "nin", "vgg", "inception", "resnet", "densenet", "squeezenet", "mobilenet", "shufflenet",
-          "senet", "xception", "darknet", "reduced")
+          "senet", "xception", "darknet", "xnornet", "reduced")
 
 _recipes = {}
 
