@@ -2,7 +2,7 @@
 import json
 
 from gluonzoo.errors import UserError
-from gluonzoo.visual import write_comparison
+from gluonzoo.visual import write_comparison, write_report, write_table
 from gluonzoo.visual.report_runs import read_runs
 from gluonzoo.visual.report_seeds import group_runs, verdict
 
@@ -103,3 +103,16 @@ def test_only_the_log_tells_processor_time(tmp_path, monkeypatch):
     log.close()
     assert json.loads((tmp_path / "log.jsonl").read_text())["cpu_seconds"] == 2.5 and "cpu_seconds" not in record
     assert read_runs([str(tmp_path)])[0][0].processor_seconds() == 2.5
+
+
+def test_processor_time_in_the_page_and_the_table(tmp_path):
+    paths = [run(tmp_path / "new", [0.1, 0.2]), str(write_log(tmp_path / "old", [epoch(0)]))]
+    write_report(paths, str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert page.count(" cpu</small>") == 1 and '<small class="below">9.0 s cpu</small>' in page
+    write_table(paths, str(tmp_path / "t.md"))
+    head, _, *rows = [[cell.strip() for cell in line[2:-2].split(" | ")] for line in (tmp_path / "t.md").read_text().splitlines()]
+    place = head.index("processor time")
+    assert {row[0]: row[place] for row in rows} == {"new": "9.0 s", "old": "\u2014"}
+    write_table(paths[1:], str(tmp_path / "t.md"))
+    assert "processor time" not in (tmp_path / "t.md").read_text(), "a column that is empty in all lines"

@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 SEEDS = (0, 1, 2)
 
 #: What every run of the ablation has but for one change.
-BASE = {"model": "cifar_resnet20_v1_a", "dataset": "cifar10", "input-size": 12, "epochs": 5, "batch-size": 64, "lr": 0.1,
+BASE = {"model": "cifar_resnet20_v1_a", "dataset": "cifar10", "input-size": 12, "epochs": 3, "batch-size": 64, "lr": 0.1,
         "optimizer": "sgd", "momentum": 0.9, "wd": 5e-4, "schedule": "cosine", "augment": "none"}
 CHANGES = {
     "base": {},
@@ -30,18 +30,18 @@ CHANGES = {
     "pca-lighting": {"augment": "pca_lighting"}, "randaugment": {"augment": "randaugment:2,9"},
     "trivialaugment": {"augment": "trivialaugment"}}
 #: A CIFAR ResNet has no dropout; this small network has.
-DROPOUT_BASE = {**BASE, "model": "stn_mnist", "input-size": 28, "lr": 0.03, "epochs": 8}
+DROPOUT_BASE = {**BASE, "model": "stn_mnist", "input-size": 28, "lr": 0.03, "epochs": 6}
 DROPOUT = {"stn-no-dropout": {"dropout": 0}, "stn-dropout": {"dropout": 0.5}}
 
 TABLE_BASE = {"dataset": "cifar10", "batch-size": 32, "optimizer": "nag", "momentum": 0.9, "wd": 5e-4, "schedule": "one_cycle",
               "cycle-share": 0.4}
 #: Network: input size, epochs, peak rate.
 TABLE = {
-    "lenet5": (32, 10, 0.02), "nin_cifar10": (16, 3, 0.05), "googlenet_bn": (32, 4, 0.05), "squeezenet1_1": (64, 6, 0.01),
-    "cifar_resnet20_v1_a": (32, 4, 0.1), "resnet18_v1": (32, 3, 0.05), "cifar_resnet20_v2": (32, 4, 0.1),
-    "cifar_densenet_l40_k12": (16, 3, 0.1), "cifar_resnext29_32x4d": (16, 2, 0.05), "mobilenet_v1_0_5": (64, 5, 0.05),
-    "se_resnet18": (32, 3, 0.05), "shufflenet_v1_g3_0_5": (64, 5, 0.05), "mobilenet_v2_0_5": (64, 5, 0.05),
-    "shufflenet_v2_0_5": (64, 5, 0.05)}
+    "lenet5": (32, 8, 0.02), "nin_cifar10": (16, 2, 0.05), "googlenet_bn": (32, 3, 0.05), "squeezenet1_1": (64, 4, 0.01),
+    "cifar_resnet20_v1_a": (32, 3, 0.1), "resnet18_v1": (32, 2, 0.05), "cifar_resnet20_v2": (32, 3, 0.1),
+    "cifar_densenet_l40_k12": (16, 2, 0.1), "cifar_resnext29_32x4d": (16, 1, 0.05), "mobilenet_v1_0_5": (64, 3, 0.05),
+    "se_resnet18": (32, 2, 0.05), "shufflenet_v1_g3_0_5": (64, 3, 0.05), "mobilenet_v2_0_5": (64, 3, 0.05),
+    "shufflenet_v2_0_5": (64, 3, 0.05)}
 
 
 def ablation(seeds=SEEDS):
