@@ -61,5 +61,16 @@ def test_the_page_holds_the_tables_and_says_what_is_missing(craft, tmp_path, cap
     assert "+0.00" in line and "within the spread" in line
     assert [line.split(" | ")[1].strip() for line in page.splitlines() if line.startswith(("| lenet5", "| squeezenet"))] == [
         "squeezenet1_1", "lenet5"]
+    assert "These runs are not made yet" not in page
     assert craft.done(str(tmp_path / "table/lenet5"), craft.table()["table/lenet5"])
     assert not craft.done(str(tmp_path / "table/nin_cifar10"), craft.table()["table/nin_cifar10"])
+
+
+def test_a_page_of_what_is_there_so_far(craft, tmp_path):
+    with pytest.raises(SystemExit, match="none of the runs is there"):
+        craft.write(str(tmp_path), str(tmp_path / "results.md"))
+    write_runs(craft, tmp_path, ["ablation/adam-s1", "table/lenet5"], lambda name: 0.4)
+    craft.write(str(tmp_path), str(tmp_path / "results.md"))
+    page = (tmp_path / "results.md").read_text()
+    # Without the run that the others are compared with there is nothing to compare.
+    assert page.count("These runs are not made yet") == 2 and "| lenet5 " in page and "90 of the 92 runs" in page
