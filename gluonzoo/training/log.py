@@ -25,7 +25,7 @@ class RunLog:
     def __init__(self, folder, enabled=True, interval=5.0, config=None, rank=0, workers=1):
         self.enabled, self._interval, self._workers = enabled, interval, workers
         self._file = self._board = None
-        self._written, self._pictures = 0.0, True
+        self._written, self._pictures, self._processor = 0.0, True, None
         self._progress = os.environ.get("GLUONZOO_PROGRESS_FILE")
         self._lines = not enabled and bool(getattr(config, "show_workers", False))
         style = getattr(config, "log_format", "text") if enabled else "text" if self._lines else "none"
@@ -78,6 +78,7 @@ class RunLog:
 
     def start_epoch(self, epoch, epochs, steps, done=0):
         """Begin an epoch: number of updates in it, and how many were done before (a resumed run)."""
+        self._processor = time.process_time()
         self.view.start_epoch(epoch, epochs, steps, done)
 
     def step(self, epoch, step, step_in_epoch, loss, metric, rate, speed):
@@ -103,13 +104,18 @@ class RunLog:
                 file.write(f"{text}\n")
 
     def end_epoch(self, record, history=()):
-        """Show and write the epoch's record ({"epoch", "step", "train_loss", ...}); history: those of the epochs so far."""
+        """Show and write the epoch's record ({"epoch", "step", "train_loss", ...}); history: those of the epochs so far.
+
+        The file's record has "cpu_seconds" too: processor time of this process, all threads, from the epoch's beginning to here,
+        validation included. Where other programs have a share of the machine it tells more than the clock does.
+        """
         if not self.enabled:
             self.view.close()
             return
         earlier = [other["val_accuracy"] for other in history if other is not record and "val_accuracy" in other]
         self.view.end_epoch(record, best=bool(earlier) and record.get("val_accuracy", 0) > max(earlier))
-        self._record({"event": "epoch", **record})
+        used = {} if self._processor is None else {"cpu_seconds": round(time.process_time() - self._processor, 3)}
+        self._record({"event": "epoch", **record, **used})
         self._scalars(record["step"], {name.replace("_", "/", 1): value for name, value in record.items()
                                        if name.startswith(("train_", "val_"))})
 

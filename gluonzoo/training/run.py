@@ -1,5 +1,6 @@
 """From a configuration to a finished run: everything `tools/train.py` does, as one call."""
 import dataclasses
+import glob
 import json
 import os
 import random
@@ -122,6 +123,12 @@ def _run_folder(path):
     return os.path.relpath(folder) if folder.startswith(os.getcwd() + os.sep) else folder
 
 
+def _is_here(data_dir):
+    """Whether there is something under a run's data_dir: a folder, a file, or files of that prefix (packed images)."""
+    path = os.path.expanduser(data_dir)
+    return os.path.exists(path) or bool(glob.glob(glob.escape(path) + "*"))
+
+
 def settings(explicit, resume=False, tell=print):
     """Layer the sources of a configuration: defaults, the resumed checkpoint's, the file's, the command line's.
 
@@ -160,7 +167,10 @@ def settings(explicit, resume=False, tell=print):
                 f"checkpoint {saved.path} was trained with {flag} {before}; a run cannot change it to "
                 f"{explicit[name]}: start a new one with --weights {os.path.join(saved.path, 'parameters.params')}")
     known = {field.name for field in dataclasses.fields(configs.TrainConfig)}
-    old = {name: value for name, value in saved.config.items() if name in known and name not in ("output", "data_dir")}
+    old = {name: value for name, value in saved.config.items() if name in known and name != "output"}
+    if old.get("data_dir") and "data_dir" not in explicit and not _is_here(old["data_dir"]):
+        tell(f"{old.pop('data_dir')}, where checkpoint {saved.path} had its data from, is not here; looking in the default "
+             "places; name another with --data-dir")
     if isinstance(resume, str) and resume != "auto":
         old["output"] = folder
     return configs.build(old, explicit), saved

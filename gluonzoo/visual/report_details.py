@@ -125,12 +125,17 @@ def _small(share):
     return "below 0.01 %" if share < 1e-4 else percent(float(share))
 
 
+def _kept(text):
+    """A caption in which no line ends between a number and its sign: there is little room below a small picture."""
+    return text.replace(" %", "\u00a0%").replace("no. ", "no.\u00a0")
+
+
 def _said(predictions, row):
     """What was said of one wrong image."""
     names = predictions.classes
     return join(tag("b", names[predictions.labels[row]]), " taken for ", tag("b", names[predictions.guesses[row]]), tag(
-        "small", f" {percent(float(predictions.confidence[row]), 1)}; true class {_small(predictions.likelihood[row])}; "
-        f"no. {predictions.index[row]}"))
+        "small", _kept(f" {percent(float(predictions.confidence[row]), 1)}; true class {_small(predictions.likelihood[row])}; "
+                       f"no. {predictions.index[row]}")))
 
 
 def _most_wrong(predictions, pictures, missing):
@@ -151,7 +156,7 @@ def _pairs(predictions, pictures, missing):
     names, parts = predictions.classes, []
     for true, guess, rows in found:
         shots = [_image(pictures["images"][row], predictions.index[row], tag(
-                     "small", f"{percent(float(predictions.confidence[row]), 0)}, no. {predictions.index[row]}"))
+                     "small", _kept(f"{percent(float(predictions.confidence[row]), 0)}, no. {predictions.index[row]}")))
                  for row in rows.tolist() if row in pictures["images"] and row in pictures.get("pairs", ())]
         title = join(tag("b", names[true]), " taken for ", tag("b", names[guess]), f": {len(rows)}")
         parts.append(join(tag("h4", title), tag("div", shots, class_="shots small") if shots else Html("")))

@@ -63,6 +63,11 @@ class RunFacts:
         found = [record["seconds"] for record in self.epochs if is_number(record.get("seconds"))]
         return sum(found) if found else None
 
+    def processor_seconds(self):
+        """Seconds of processor time, validation included, or None where not every epoch's record tells them."""
+        found = [record.get("cpu_seconds") for record in self.epochs]
+        return sum(found) if found and all(map(is_number, found)) else None
+
     def speed(self):
         """Median over epochs of images a second, or None."""
         found = [record["images_per_second"] for record in self.epochs if is_number(record.get("images_per_second"))]

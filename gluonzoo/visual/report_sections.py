@@ -59,13 +59,15 @@ def summary(runs, costs, predictions):
             _sortable(best and best[0], shown, class_=_top(best, top.get(run.dataset, ()))),
             _sortable(test, percent(test)),
             _sortable(done, [str(done), "" if planned in (None, done) else tag("small", f" of {planned}")]),
-            _sortable(run.seconds(), duration(run.seconds())), _count(params), _count(macs),
+            _sortable(run.seconds(), [duration(run.seconds()), "" if run.processor_seconds() is None else tag(
+                "small", duration(run.processor_seconds()), " cpu", class_="below")]), _count(params), _count(macs),
             _sortable(run.speed(), number(run.speed() and round(run.speed())))]
             + [_sortable(run.waited(), percent(run.waited(), 1))] * waiting)
     head = [tag("th", tag("button", name, tag("span", class_="arrow", aria_hidden="true"), type="button"), scope="col")
             for name in columns]
     words = [tag("p", "Best accuracy: the highest of any epoch on the validation images, which for data sets with two parts are "
-                 "the test images; green: the best of several runs on a data set. Training time is without validation.",
+                 "the test images; green: the best of several runs on a data set. Training time is without validation, "
+                 "by the clock; cpu is the processor time of worker 0, validation included.",
                  class_="remark")]
     if not predictions:
         words.append(note("Test accuracy is of saved predictions; ", tag("code", "tools/report.py --evaluate"), " makes them."))

@@ -9,11 +9,11 @@ from .report import costs_of
 from .report_html import duration, number, percent, shortened
 from .report_runs import read_runs
 
-__all__ = ["write_table"]
+__all__ = ["write_table", "plain"]
 
 
 def write_table(paths, output, title=None, tell=None):
-    """Write the runs' table as Markdown: accuracy, time, parameters, multiply-adds, speed; the best accuracy first.
+    """Write the runs' table as Markdown: accuracy, input, time, parameters, multiply-adds, speed; the best accuracy first.
 
     Args: as of `report.write_report`.
     Returns: the [RunFacts] in the table.
@@ -39,20 +39,29 @@ def write_table(paths, output, title=None, tell=None):
             tell(str(error))
         kind = "" if best is None or best[2] == "validation" else f" ({best[2]})"
         rows.append((best[0] if best else -1.0, (
-            _plain(run.name), _plain(run.model), _plain(run.dataset), (percent(best[0]) + kind) if best else "\u2014",
-            percent(test), str(run.epochs[-1]["epoch"] + 1) if run.epochs else "0", duration(run.seconds()), shortened(params),
-            shortened(macs), number(run.speed() and round(run.speed())))))
-    header = ("run", "network", "data set", "best validation accuracy", "test accuracy", "epochs", "training time", "parameters",
-              "multiply-adds", "images/s")
+            plain(run.name), plain(run.model), plain(run.dataset), (percent(best[0]) + kind) if best else "\u2014",
+            percent(test), str(run.epochs[-1]["epoch"] + 1) if run.epochs else "0", duration(run.seconds()),
+            duration(run.processor_seconds()), shortened(params), _shape(run), shortened(macs),
+            number(run.speed() and round(run.speed())))))
+    header = ("run", "network", "data set", "best validation accuracy", "test accuracy", "epochs", "training time",
+              "processor time", "parameters", "input", "multiply-adds", "images/s")
     shown = [row for _, row in sorted(rows, key=lambda pair: (pair[1][2], -pair[0]))]
-    if all(row[4] == "\u2014" for row in shown):
-        header, shown = header[:4] + header[5:], [row[:4] + row[5:] for row in shown]
+    # Columns that no run has anything for are left out.
+    kept = [index for index, name in enumerate(header)
+            if name not in ("test accuracy", "processor time", "input") or any(row[index] != "\u2014" for row in shown)]
+    header, shown = [header[index] for index in kept], [[row[index] for index in kept] for row in shown]
     text = (f"## {title}\n\n" if title else "") + format_table(header, shown, markdown=True) + "\n"
     write_text(output, text)
     return runs
 
 
-def _plain(text):
+def _shape(run):
+    """The input that multiply-adds are of."""
+    shape = run.config.get("input_shape")
+    return "x".join(map(str, shape)) if isinstance(shape, (list, tuple)) else "\u2014"
+
+
+def plain(text):
     """Text that Markdown leaves alone."""
     words = " ".join(str(text if text is not None else "\u2014").split())
     return "".join("\\" + c if c in "\\|*`<>[]" else c for c in words)

@@ -35,6 +35,17 @@ def test_a_table_for_a_readme(run_program, tmp_path):
     assert lines[5].startswith("| a_1 ") and "75.00 %" in lines[5] and len(lines) == 6
 
 
+def test_a_table_of_seeds(run_program, tmp_path):
+    for name, offset, config in (("a", 0.0, {"seed": 0}), ("b", 0.02, {"seed": 1}), ("c", 0.3, {"lr": 1, "seed": 0})):
+        write_log(tmp_path / name, 2, offset)
+        with open(tmp_path / name / "log.jsonl", "a") as file:
+            file.write(json.dumps({"event": "start", "config": {"epochs": 2, **config}}) + "\n")
+    done = run_program("tools/report.py", "b", "c", "-o", "table.md", "--against", "a")
+    assert done.returncode == 0 and done.stdout == "wrote table.md: 2 groups of 3 runs\n", done.stderr
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert "| 56.00 % " in lines[2] and "| 1.41 " in lines[2] and lines[3].startswith("| lr 1 (none) ") and "one seed" in lines[3]
+
+
 @pytest.mark.parametrize("ending, begin", [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_curves_of_two_runs_in_a_picture(run_program, tmp_path, ending, begin):
     pytest.importorskip("matplotlib")
@@ -50,6 +61,7 @@ def test_curves_of_two_runs_in_a_picture(run_program, tmp_path, ending, begin):
     (("nowhere", "-o", "page.html"), ("nowhere", "no such folder")),
     (("a", "-o", "page.pdf"), ("page.pdf", ".html, .png, .svg or .md")),
     (("a", "-o", "curves.png", "--evaluate"), ("--evaluate", "curves.png")),
+    (("a", "-o", "page.html", "--against", "a"), ("--against", "page.html")),
     (("a", "-o", "page.html", "--images", "-1"), ("-1", "0 or more")),
     (("a", "-o", "page.html", "--evaluate", "--batch-size", "0"), ("--batch-size is 0",)),
     (("a", "-o", "no/page.html"), ("no/page.html", "no such folder")),

@@ -68,6 +68,24 @@ def test_a_new_run_does_not_mix_with_an_old_one():
         runs.settings({"output": "a"}, "b")
 
 
+@pytest.mark.parametrize("there", ["set/", "set.zip", "set_train.rec"])
+def test_the_data_is_where_the_run_had_it_unless_said_otherwise(there):
+    """A folder, a file, or the prefix of packed images."""
+    path = Path(there)
+    path.mkdir() if there.endswith("/") else path.write_bytes(b"")
+    data_dir = there.replace("_train.rec", "")
+    write("a", 5, data_dir=data_dir)
+    assert runs.settings({"output": "a"}, True)[0].data_dir == data_dir
+    assert runs.settings({"output": "a", "data_dir": "other"}, True)[0].data_dir == "other"
+
+
+def test_data_that_is_not_here_any_more_is_looked_for_in_the_default_places():
+    write("a", 5, data_dir="gone")
+    told = []
+    assert runs.settings({"output": "a"}, True, told.append)[0].data_dir is None
+    assert "gone" in told[0] and "--data-dir" in told[0]
+
+
 @pytest.fixture
 def restarted(monkeypatch):
     monkeypatch.setenv("GLUONZOO_RESTART", "1")

@@ -257,6 +257,8 @@ def test_a_real_run_is_shown_whole(trained, tmp_path):
     assert f"{100 * record['val_accuracy']:.2f} %" in outline.text and "61.7 k" in outline.text and "417 k" in outline.text
     for words in ("features.c1.0: 6 x 1 x 5 x 5", "c1: 6 of 6 maps, 28 x 28", "Expected calibration error", "taken for"):
         assert words in outline.text, words
+    captions = re.findall(r"<small>[^<]*no\.[^<]*</small>", page.read_text())
+    assert captions and not any(re.search(r"\d %|no\. \d", caption) for caption in captions), "a number parted from its sign"
     for wanted in ("filters-A", "maps-A", "confusion-A", "wrong-A", "pairs-A", "calibration-A"):
         assert wanted in outline.ids()
     assert page.stat().st_size < 1_000_000
