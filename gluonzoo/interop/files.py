@@ -59,15 +59,16 @@ def _is_caffe(head, size):
 FORMATS = (
     Format("params", _is_params, "params_files"),
     Format("torch", _is_torch, "torch_files"),
-    Format("compact", _is_compact, "compact_files"),
     Format("safetensors", _is_safetensors, "safetensors_files"),
+    Format("compact", _is_compact, "compact_files"),
     Format("onnx", _is_onnx, "onnx"),
     Format("caffe", _is_caffe, "caffe_format"),
 )
 
 #: Ending of a file's name -> module with `write(path, {name: array})`.
-WRITERS = {".params": "params_files", ".compact": "compact_files", ".safetensors": "safetensors_files",
-           ".pth": "torch_files", ".pt": "torch_files", ".th": "torch_files"}
+WRITERS = {".params": "params_files", ".safetensors": "safetensors_files",
+           ".pth": "torch_files", ".pt": "torch_files", ".th": "torch_files",
+           ".compact": "compact_files"}
 
 
 def read(path, allow_nonfinite=False):
