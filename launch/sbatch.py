@@ -146,6 +146,9 @@ class Job:
             code = int(exited) or (128 + int(killed) if int(killed or 0) else 1)
         if self._received and code:
             code = 128 + self._received[0]
+        nodes = self._state.get("NodeList", "(null)")
+        if nodes != "(null)" and not self._told.startswith("runs on"):    # it was over before it was seen to run
+            self.say(f"job {self.number} ran on {nodes}")
         how = f"ended: {state}{self._reason()}" if state else "is not known to Slurm any more"
         self.say(f"job {self.number} {how}" + (f", exit code {code}" if code else ""))
         return code

@@ -173,7 +173,8 @@ def test_sbatch(slurm_job, cluster, job, tmp_path):
                           text=True, timeout=60)
     assert done.returncode == 0, done.stderr + done.stdout
     number = re.search(r"submitted as job (\d+): (\S+/l o'gs/job.sbatch); its output goes to", done.stderr)
-    assert f"job {number.group(1)} runs on gza,gzb" in done.stderr and "ended: COMPLETED" in done.stderr
+    # A short job may be over when it is looked at.
+    assert re.search(f"job {number.group(1)} (runs|ran) on gza,gzb", done.stderr) and "ended: COMPLETED" in done.stderr
     assert '[worker 0] ["it\'s \\"a\\"; $(touch oops)\\n `x` \\u00fc \\\\", "", "a  b", "-x", "$HOME", "*"]' in done.stdout
     assert "[worker 1] " + ODD[0].replace("\n", "") in done.stdout
     assert "restart 1 of 1" in done.stdout and "finished: 2 workers" in done.stdout
@@ -292,3 +293,13 @@ def test_reading_slurm_s_words(monkeypatch, capsys):
     for state, code in (("COMPLETED", 0), ("TIMEOUT", 124), ("NODE_FAIL", 1), ("CANCELLED", 143)):
         job._state = {"JobState": state}
         assert job._end() == code
+
+
+def test_a_job_that_was_over_when_it_was_looked_at(monkeypatch, capsys):
+    monkeypatch.setattr(sbatch, "QUIET", 0.0)
+    text = "JobId=7 JobName=x\n   JobState=COMPLETED Reason=None ExitCode=0:0\n   NodeList={}\n   Restarts=0\n"
+    for nodes, told in (("n[1-2]", ["launch: job 7 ran on n[1-2]"]), ("(null)", [])):
+        monkeypatch.setattr(sbatch, "_command", lambda *argv, nodes=nodes: (0, text.format(nodes), ""))
+        job = sbatch.Job("7", os.devnull, 0.0)
+        assert job._look() and job._end() == 0
+        assert capsys.readouterr().err.splitlines() == told + ["launch: job 7 ended: COMPLETED"]
