@@ -117,7 +117,7 @@ def _plan(library, graph, input_shape, several, weights, costs, winograd):
     """A plan that runs `several` images at a time up to the first dense layer, and all from there on; None where it cannot."""
     whole = lower(graph, input_shape)
     if several == input_shape[0]:
-        program, _ = _compile(library, whole, weights, costs, winograd)
+        program = _compile(library, whole, weights, costs, winograd)
         sizes = [int(np.prod(whole.shapes[number])) * 4 for number in whole.outputs]
         return Plan([(program, 1, 0, sizes)], whole.forms)
     cut = next((index for index, step in enumerate(whole.steps) if step.kind == "dense"), len(whole.steps))
@@ -133,7 +133,7 @@ def _plan(library, graph, input_shape, several, weights, costs, winograd):
     first = Tensors(head.shapes, head.steps[:cut], [number], [])
     times = input_shape[0] // several
     step_in, step_out = (int(np.prod(head.shapes[index])) * 4 for index in (0, number))
-    program, _ = _compile(library, first, weights, costs, winograd)
+    program = _compile(library, first, weights, costs, winograd)
     parts = [(program, times, step_in, [step_out])]
     if cut < len(whole.steps):
         parts.append((_tail(library, whole, cut, number, weights, costs), 1, 0, [0] * len(whole.outputs)))
@@ -149,10 +149,9 @@ def _tail(library, whole, cut, number, weights, costs):
     steps = [Step(step.kind, [numbers[old] for old in step.inputs], numbers[step.output], step.name, step.values,
                   [("sum", numbers[post[1]]) if post[0] == "sum" else post for post in step.posts]) for step in whole.steps[cut:]]
     tensors = Tensors(shapes, steps, [numbers[old] for old in whole.outputs], whole.forms)
-    return _compile(library, tensors, weights, costs, False)[0]
+    return _compile(library, tensors, weights, costs, False)
 
 
 def _compile(library, tensors, weights, costs, winograd):
     maker = Maker(library, tensors.shapes, winograd)
-    chosen, seconds = select(tensors, maker, costs)
-    return compile_steps(tensors, chosen, maker, weights), seconds
+    return compile_steps(tensors, select(tensors, maker, costs), maker, weights)

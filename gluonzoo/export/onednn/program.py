@@ -78,7 +78,7 @@ def select(tensors, maker, costs, outside=PLAIN):
     """For each step the candidate with which all together cost least.
 
     Args: outside: the order of tensor 0.
-    Returns: (candidates, seconds that they take).
+    Returns: a candidate a step.
     Raises: LookupError for a step that oneDNN has no way of doing.
     """
     found = []
@@ -108,9 +108,7 @@ def select(tensors, maker, costs, outside=PLAIN):
     chosen = [ways[labels[index]] for index, ways in enumerate(found)]
     if None in chosen:
         raise LookupError(f"{tensors.steps[chosen.index(None)].kind} {tensors.steps[chosen.index(None)].name}")
-    total = sum(way.cost for way in chosen)
-    total += sum(forward if labels[a] < labels[b] else backward for a, b, forward, backward in joins if labels[a] != labels[b])
-    return chosen, total
+    return chosen
 
 
 class _Buffers:
